@@ -1,0 +1,5 @@
+"""``python -m jinmaek``."""
+
+from jinmaek.cli.main import run
+
+run()

@@ -1,0 +1,147 @@
+"""``jinmaek``: the commands and their exit codes.
+
+Exit codes: 0 done; 1 a fault of jinmaek itself; 2 bad input (recipe, data, model, run, disk); 3 the run was
+stopped, or learnt nothing; 130 interrupted by Ctrl-C (saved).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jinmaek.config import builtin_recipes, load_recipe
+from jinmaek.core.errors import JinmaekError, RecipeError, RunError
+from jinmaek.core.text import Lang, default_lang, is_lang, say
+
+EXIT_CODES = {"completed": 0, "no_updates": 3, "skipped_steps": 3, "interrupted": 130}
+BAD_INPUT = 2
+
+
+def _early_lang() -> Lang:
+    """The language of help texts, which are made before the command line is parsed."""
+    for option, value in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+        chosen = value if option == "--lang" else option.removeprefix("--lang=")
+        if option.startswith("--lang") and is_lang(chosen):
+            return "ko" if chosen == "ko" else "en"
+    return default_lang()
+
+
+_LANG = _early_lang()
+
+
+def _help(name: str) -> str:
+    return say(f"help.{name}", _LANG)
+
+
+app = typer.Typer(
+    help=_help("app"), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+recipes_app = typer.Typer(help=_help("recipes"), add_completion=False)
+app.add_typer(recipes_app, name="recipes")
+
+LangOption = Annotated[str, typer.Option("--lang", help=_help("lang"))]
+JsonOption = Annotated[bool, typer.Option("--json", help=_help("json"))]
+
+
+@app.command(help=_help("train"))
+def train(
+    recipe: Annotated[str | None, typer.Argument(help=_help("recipe"), show_default=False)] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help=_help("settings"), show_default=False)] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help=_help("resume"))] = None,
+    run_dir: Annotated[Path | None, typer.Option("--run-dir", help=_help("run_dir"))] = None,
+    lang: LangOption = _LANG,
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune, or go on with a run."""
+    spoken = checked_lang(lang)
+    if resume is not None and (recipe is not None or settings or run_dir is not None):
+        raise RunError("run.resume_takes_no_recipe")
+    if resume is None and recipe is None:
+        raise RecipeError("run.recipe_missing")
+    # A misspelt recipe is told at once, before torch is loaded.
+    chosen = None if recipe is None else load_recipe(recipe, settings or ())
+    from jinmaek.cli.training import run_training
+
+    result = run_training(chosen, resume, run_dir, spoken)
+    if as_json:
+        typer.echo(json.dumps(result.as_dict(), ensure_ascii=False, indent=2))
+    raise typer.Exit(EXIT_CODES[result.end])
+
+
+@app.command(help=_help("ask"))
+def ask(
+    run: Annotated[Path, typer.Argument(help=_help("ask_run"))],
+    question: Annotated[str, typer.Argument(help=_help("question"))],
+    base: Annotated[bool, typer.Option("--base", help=_help("base"))] = False,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help=_help("max_new_tokens"))
+    ] = 128,
+    lang: LangOption = _LANG,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a fine-tuned model."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.training import quiet_libraries
+    from jinmaek.talk import ask as ask_run
+
+    quiet_libraries()
+    said = ask_run(run, question, base=base, max_new_tokens=max_new_tokens)
+    if as_json:
+        typer.echo(
+            json.dumps({"question": question, "before": said.base, "after": said.tuned}, ensure_ascii=False)
+        )
+        return
+    if said.base is not None:
+        typer.echo(say("cli.before", spoken, answer=said.base))
+        typer.echo(say("cli.after", spoken, answer=said.tuned))
+    else:
+        typer.echo(said.tuned)
+
+
+@recipes_app.callback(invoke_without_command=True)
+def recipes(context: typer.Context, lang: LangOption = _LANG, as_json: JsonOption = False) -> None:
+    """List the built-in recipes."""
+    spoken = checked_lang(lang)
+    if context.invoked_subcommand is not None:
+        return
+    about = {name: load_recipe(name).about for name in builtin_recipes()}
+    if as_json:
+        typer.echo(json.dumps({name: text.model_dump() for name, text in about.items()}, ensure_ascii=False))
+        return
+    width = max(map(len, about))
+    typer.echo(say("cli.recipes_head", spoken))
+    for name, text in about.items():
+        typer.echo(f"  {name:<{width}}  {getattr(text, spoken)}")
+
+
+@recipes_app.command("show", help=_help("recipes_show"))
+def show(name: Annotated[str, typer.Argument(help=_help("recipe"))]) -> None:
+    """Print a built-in recipe."""
+    load_recipe(name)  # tells a misspelt name, with the nearest one
+    typer.echo(builtin_recipes().get(name) or Path(name).read_text("utf-8"), nl=False)
+
+
+def checked_lang(value: str) -> Lang:
+    """The language asked for.
+
+    Raises:
+        RunError: it is not spoken here.
+    """
+    if not is_lang(value):
+        raise RunError("cli.bad_lang", value=value)
+    return "ko" if value == "ko" else "en"
+
+
+def run() -> None:
+    """Entry point: one clear message for what a user can mend, a traceback only for our own faults."""
+    try:
+        app()
+    except JinmaekError as error:
+        typer.echo(say("cli.error", _LANG, message=error.render(_LANG)), err=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(130)

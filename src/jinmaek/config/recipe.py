@@ -1,0 +1,157 @@
+"""The recipe of a run: every setting, its default and its bounds.
+
+Unknown keys are errors (pydantic's ``extra="forbid"``); keys that a recipe would ignore, and settings that
+contradict each other, are found by :mod:`jinmaek.config.relevance`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BUILTIN_PREFIX = "builtin:"
+Dtype = Literal["bf16", "fp16", "fp32"]
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, strict in types, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class About(Section):
+    """One sentence on the recipe in each language."""
+
+    en: str = ""
+    ko: str = ""
+
+
+class ModelSection(Section):
+    """The frozen base model."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Hub name, folder, or ``builtin:tiny-ko``."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    quantization: Literal["nf4", "fp4", "int8", "none"] = "nf4"
+    """How bitsandbytes stores the base's linear layers."""
+    double_quant: bool = True
+    """Quantise the 4-bit scales as well (0.37 bit a weight less)."""
+    compute_dtype: Dtype = "bf16"
+    """Dtype in which the 4-bit layers multiply."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention implementation of transformers."""
+    activation_checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, slower."""
+    trust_remote_code: bool = False
+    """Run the model's own code from the hub."""
+
+
+class AdapterSection(Section):
+    """The LoRA adapter that is trained."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: Names | Literal["all-linear", "peft"] = "all-linear"
+    """Module names, ``all-linear``, or ``peft`` (PEFT's choice for the architecture)."""
+    rslora: bool = False
+    dora: bool = False
+
+
+class DataSection(Section):
+    """What is learnt."""
+
+    source: Annotated[str, Field(min_length=1)]
+    """Hub name, a .json, .jsonl, .csv, .tsv or .parquet file, or ``builtin:tiny-ko``."""
+    subset: str | None = None
+    split: str = "train"
+    format: Literal["auto", "pairs", "text", "messages"] = "auto"
+    question_column: str | None = None
+    answer_column: str | None = None
+    context_column: str | None = None
+    text_column: str | None = None
+    messages_column: str | None = None
+    template: str = "koalpaca"
+    """``koalpaca``, ``chat`` (the tokenizer's), or text with {question}, {answer} and perhaps {context}."""
+    system: str | None = None
+    """System message put before every conversation (chat template only)."""
+    loss: Literal["answer", "all"] | None = None
+    """Which tokens count; by default the answer, and all of plain text."""
+    max_length: Annotated[int, Field(ge=8)] = 1024
+    """Tokens an example is cut to."""
+    packing: bool = False
+    """Lay several documents behind one another in a row of ``train.batch_tokens``."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the examples kept out of training (at most 500)."""
+    held_out_source: str | None = None
+    """A data set of its own for the held-out loss."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Only the first rows."""
+
+
+class TrainSection(Section):
+    """The loop."""
+
+    precision: Dtype = "bf16"
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Examples in a microbatch (without packing)."""
+    batch_tokens: Annotated[int, Field(ge=8)] = 2048
+    """Tokens in a microbatch (with packing)."""
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    """Microbatches in a step; the loss is a mean over all their tokens."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients longer than this are shortened to it; 0 never."""
+    seed: Annotated[int, Field(ge=0)] = 42
+    max_skipped_steps: Annotated[int, Field(ge=1)] = 10
+    """So many steps in a row without an update end the run."""
+    loss_scale_init: Annotated[float, Field(gt=0)] = 65536.0
+    loss_scale_min: Annotated[float, Field(gt=0)] = 1.0
+    loss_scale_growth_steps: Annotated[int, Field(ge=1)] = 2000
+    checkpoint_every: Annotated[int, Field(ge=0)] = 100
+    """0 writes one checkpoint, at the end."""
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 3
+    eval_every: Annotated[int, Field(ge=0)] = 0
+    """Held-out loss every so many steps; it is always taken before and after."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    deterministic: bool = True
+    """Only kernels that repeat to the bit."""
+
+
+class OptimSection(Section):
+    """The optimizer and its schedule."""
+
+    name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    schedule_steps: Annotated[int, Field(ge=1)] | None = None
+    """Updates until lr reaches 0; by default the run's steps."""
+
+
+class SamplesSection(Section):
+    """Questions asked before and after training."""
+
+    questions: Names = ()
+    max_new_tokens: Annotated[int, Field(ge=1)] = 64
+
+
+class Recipe(Section):
+    """Everything a run is asked to do."""
+
+    name: str = "recipe"
+    about: About = About()
+    model: ModelSection
+    adapter: AdapterSection = AdapterSection()
+    data: DataSection
+    train: TrainSection = TrainSection()
+    optim: OptimSection = OptimSection()
+    samples: SamplesSection = SamplesSection()

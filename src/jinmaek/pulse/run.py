@@ -1,0 +1,207 @@
+"""Start a run, go on with one, and bring it to its end."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from jinmaek.config import Recipe, load_recipe, recipe_from_dict
+from jinmaek.core.codec import number
+from jinmaek.core.errors import RunError, StorageError
+from jinmaek.pulse.card import write_card
+from jinmaek.pulse.listener import RunListener
+from jinmaek.pulse.manifest import check_same, make_manifest
+from jinmaek.pulse.recorder import Recorder, SkipGuard
+from jinmaek.pulse.result import End, RunResult
+from jinmaek.store import RunDirectory, StepWriter, read_steps
+from jinmaek.store.run_directory import storage
+from jinmaek.train.answer import answer
+from jinmaek.train.checkpoint import list_checkpoints, load_checkpoint, save_adapter, write_whole
+from jinmaek.train.determinism import repeatable
+from jinmaek.train.loop import Loop
+from jinmaek.train.model import choose_device
+from jinmaek.train.session import Session, load_session_data, make_session
+
+RUNS = Path("runs")
+
+
+def train(
+    recipe: Recipe | str | Path,
+    *,
+    run_dir: str | Path | None = None,
+    listener: RunListener | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> RunResult:
+    """Fine-tune as ``recipe`` says (a built-in name, a TOML file, or a Recipe) and record every step.
+
+    Args:
+        recipe: what to do.
+        run_dir: where the run is kept; by default ``runs/<recipe>-<time>``.
+        listener: told of everything that happens.
+        interrupted: asked before each step; true saves a checkpoint and ends the run.
+
+    Raises:
+        JinmaekError: bad recipe, data or model, or a full disk. What was computed until then stays on disk.
+    """
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    path = Path(run_dir) if run_dir is not None else RUNS / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    RunDirectory.check_free(path)
+    listener = listener or RunListener()
+    with _prepared(chosen, listener) as (session, determinism):
+        directory = RunDirectory.create(path)
+        _check_room(session, path)
+        directory.write_manifest(make_manifest(session, determinism))
+        listener.on_ready(session, path)
+        _ask(session, directory, listener, trained=False)
+        return _run_to_end(session, directory, listener, interrupted, first_step=1)
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    listener: RunListener | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> RunResult:
+    """Go on with a run from its last checkpoint, as if it had never stopped.
+
+    Raises:
+        RunError: no such run, no checkpoint, already finished, or its data, order or base has changed.
+        JinmaekError: as for :func:`train`.
+    """
+    directory = RunDirectory.open(Path(run_dir))
+    manifest = directory.read_manifest()
+    if any(event["end"] == "completed" for event in directory.read_events("end")):
+        raise RunError("run.complete", path=directory.path)
+    listener = listener or RunListener()
+    with _prepared(recipe_from_dict(manifest["recipe"]), listener) as (session, _):
+        check_same(manifest, make_manifest(session, manifest["determinism"]))
+        kept = list_checkpoints(directory.checkpoints_path)
+        done = load_checkpoint(session.training, kept[-1]) if kept else 0
+        directory.append_event("resumed", step=done)
+        listener.on_ready(session, directory.path)
+        return _run_to_end(session, directory, listener, interrupted, first_step=done + 1)
+
+
+@contextmanager
+def _prepared(recipe: Recipe, listener: RunListener) -> Iterator[tuple[Session, str]]:
+    """Data, then model; within, kernels repeat to the bit if the recipe wants it."""
+    listener.on_phase("reading_data")
+    loaded = load_session_data(recipe)
+    with repeatable(recipe.train.deterministic, choose_device()) as determinism:
+        listener.on_phase("loading_model")
+        yield make_session(recipe, loaded), determinism
+
+
+def _check_room(session: Session, path: Path) -> None:
+    """Refuse to start a run whose checkpoints would not fit on the disk.
+
+    A checkpoint holds the adapter and AdamW's two moments in fp32; one more than ``keep_checkpoints`` exists
+    while a new one is written, and the result comes on top.
+    """
+    weights = sum(weight.numel() for weight in session.training.params.values())
+    need = weights * 4 * (3 * (session.recipe.train.keep_checkpoints + 1) + 1)
+    free = shutil.disk_usage(path).free
+    if free < need:
+        raise StorageError("storage.too_small", path=path.absolute(), need=need / 2**20, free=free / 2**20)
+
+
+def _run_to_end(
+    session: Session,
+    directory: RunDirectory,
+    listener: RunListener,
+    interrupted: Callable[[], bool],
+    *,
+    first_step: int,
+) -> RunResult:
+    guard = SkipGuard(session.recipe.train.max_skipped_steps)
+    with StepWriter(directory.steps_path) as writer:
+        recorder = Recorder(directory, writer, guard, listener, interrupted)
+        loop = Loop(
+            training=session.training,
+            plan=session.plan,
+            held_out=session.data.held_out,
+            settings=session.recipe.train,
+            max_steps=session.max_steps,
+            pad_id=session.pad_id,
+            eval_tokens=session.eval_tokens,
+            checkpoints=directory.checkpoints_path,
+            listener=recorder,
+        )
+        step, reason = loop.run(first_step)
+        if guard.tripped:
+            reason = "skipped_steps"
+        if reason is None:
+            loop.evaluate(step)
+    num_updates = sum(bool(record.optimizer_stepped) for record in read_steps(directory.steps_path))
+    end: End = reason or ("completed" if num_updates else "no_updates")
+    if end == "completed":
+        _ask(session, directory, listener, trained=True)
+        _write_adapter(session, directory)
+    result = _result(session, directory, recorder, step, end, num_updates)
+    directory.append_event("end", **result.as_dict())
+    return result
+
+
+def _ask(session: Session, directory: RunDirectory, listener: RunListener, *, trained: bool) -> None:
+    section = session.recipe.samples
+    if section.questions:
+        listener.on_phase("asking")
+    for question in section.questions:
+        said = answer(
+            session.training.model,
+            session.tokenizer,
+            session.recipe.data,
+            question,
+            device=session.training.device,
+            dtype=session.training.dtype,
+            max_new_tokens=section.max_new_tokens,
+        )
+        directory.append_event("sample", question=question, answer=said, trained=trained)
+        listener.on_sample(question, said, trained=trained)
+
+
+def _write_adapter(session: Session, directory: RunDirectory) -> None:
+    evaluations = directory.read_events("evaluation")
+
+    def write(draft: Path) -> None:
+        save_adapter(session.training.model, draft)
+        write_card(draft, session, evaluations)
+
+    with storage(directory.path):
+        write_whole(directory.adapter_path, write)
+
+
+def _result(
+    session: Session, directory: RunDirectory, recorder: Recorder, step: int, end: End, num_updates: int
+) -> RunResult:
+    losses = {event["step"]: number(event["loss"]) for event in directory.read_events("evaluation")}
+    asked = {
+        trained: {
+            event["question"]: event["answer"]
+            for event in directory.read_events("sample")
+            if event["trained"] is trained
+        }
+        for trained in (False, True)
+    }
+    kept = list_checkpoints(directory.checkpoints_path)
+    return RunResult(
+        path=directory.path,
+        end=end,
+        adapter=directory.adapter_path if end == "completed" else None,
+        last_checkpoint=kept[-1] if kept else None,
+        num_steps=step,
+        max_steps=session.max_steps,
+        num_updates=num_updates,
+        held_out_before=losses.get(0),
+        held_out_after=losses.get(step) if step else None,
+        seconds=recorder.seconds,
+        num_tokens=recorder.num_tokens,
+        streak=recorder.guard.streak if end in ("skipped_steps", "no_updates") else None,
+        samples=tuple(
+            (question, asked[False].get(question), asked[True].get(question))
+            for question in session.recipe.samples.questions
+        ),
+    )

@@ -1,0 +1,6 @@
+"""The run directory on disk: written as the run goes, readable at any moment."""
+
+from jinmaek.store.run_directory import RunDirectory
+from jinmaek.store.steps import StepWriter, read_steps
+
+__all__ = ["RunDirectory", "StepWriter", "read_steps"]

@@ -1,0 +1,244 @@
+"""Examples: token ids, which of them are learnt, and what truncation cost."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jinmaek.config.recipe import DataSection
+from jinmaek.core.errors import DataError, ModelError
+from jinmaek.train.conversations import (
+    Columns,
+    Document,
+    Segment,
+    chat_document,
+    find_columns,
+    pair_document,
+    pair_texts,
+    row_messages,
+)
+from jinmaek.train.sources import Row, read_rows
+
+MAX_HELD_OUT = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One tokenised document.
+
+    ``input_ids``: int64 [tokens]; ``learn``: bool [tokens], true where the token counts in the loss (the
+    first token never does: nothing predicts it).
+    """
+
+    id: str
+    input_ids: npt.NDArray[np.int64]
+    learn: npt.NDArray[np.bool_]
+
+    @property
+    def num_tokens(self) -> int:
+        """Length."""
+        return len(self.input_ids)
+
+    @property
+    def num_loss_tokens(self) -> int:
+        """Tokens that count in the loss."""
+        return int(self.learn[1:].sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataReport:
+    """What became of the rows.
+
+    ``num_truncated`` examples lost ``num_truncated_tokens``; ``num_without_answer`` were dropped because
+    nothing to learn was left of them; ``num_composed`` came in decomposed Hangul (NFD) and were composed.
+    """
+
+    num_examples: int
+    num_held_out: int
+    num_tokens: int
+    num_loss_tokens: int
+    num_truncated: int
+    num_truncated_tokens: int
+    num_without_answer: int
+    num_composed: int
+    loss: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """Training examples, held-out examples, and the report on them."""
+
+    train: tuple[Example, ...]
+    held_out: tuple[Example, ...]
+    report: DataReport
+
+
+def load_data(section: DataSection, tokenizer: Any, seed: int) -> DataSet:
+    """Read, template, tokenise and split the recipe's data.
+
+    Raises:
+        DataError: see :mod:`jinmaek.train.sources`; also when nothing to learn or to train on is left.
+        ModelError: the tokenizer has no end-of-text token or no chat template where one is needed.
+    """
+    train, counts, loss = _tokenised(section.source, section, tokenizer)
+    held_out: list[Example] = []
+    if section.held_out_source is not None:
+        held_out, _, _ = _tokenised(section.held_out_source, section, tokenizer)
+    elif section.held_out > 0:
+        train, held_out = split(train, section.held_out, seed)
+    report = DataReport(
+        num_examples=len(train),
+        num_held_out=len(held_out),
+        num_tokens=sum(example.num_tokens for example in train),
+        num_loss_tokens=sum(example.num_loss_tokens for example in train),
+        loss=loss,
+        **counts,
+    )
+    return DataSet(tuple(train), tuple(held_out), report)
+
+
+def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Training and held-out examples: those whose content has the smallest hash are held out.
+
+    A function of seed and content alone: rows may be added or reordered, and two copies of one text always
+    fall on the same side.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    keys = [_content_key(example, seed) for example in examples]
+    count = max(1, min(MAX_HELD_OUT, round(share * len(examples))))
+    last = sorted(set(keys))[min(count, len(set(keys))) - 1]
+    held_out = [example for example, key in zip(examples, keys, strict=True) if key <= last]
+    train = [example for example, key in zip(examples, keys, strict=True) if key > last]
+    if not train:
+        raise DataError("data.too_few", count=len(examples))
+    return train, held_out
+
+
+def _content_key(example: Example, seed: int) -> bytes:
+    return hashlib.blake2b(example.input_ids.tobytes(), key=str(seed).encode(), digest_size=16).digest()
+
+
+def _tokenised(
+    source: str, section: DataSection, tokenizer: Any
+) -> tuple[list[Example], dict[str, int], str]:
+    rows = read_rows(source, section)
+    columns = find_columns(rows[0], section)
+    loss = _resolved_loss(section, columns)
+    documents = list(_documents(rows, columns, section, tokenizer))
+    composed = [_composed(document) for document in documents]
+    examples, counts = tokenise(composed, tokenizer, section.max_length, learn_all=loss == "all")
+    if not examples:
+        raise DataError("data.nothing_to_learn", count=len(rows), max_length=section.max_length)
+    counts["num_composed"] = sum(new is not old for new, old in zip(composed, documents, strict=True))
+    return examples, counts, loss
+
+
+def _resolved_loss(section: DataSection, columns: Columns) -> str:
+    """``answer`` or ``all``; settings that plain text would ignore are refused here, where it is known."""
+    if columns.kind != "text":
+        return section.loss or "answer"
+    if section.loss == "answer":
+        raise DataError("data.text_has_no_answer", column=columns.text)
+    if "template" in section.model_fields_set:
+        raise DataError("data.template_ignored", column=columns.text)
+    return "all"
+
+
+def _documents(
+    rows: Sequence[Row], columns: Columns, section: DataSection, tokenizer: Any
+) -> Iterator[Document]:
+    chat = columns.kind == "messages" or (columns.kind == "pairs" and section.template == "chat")
+    if columns.kind == "messages" and section.template != "chat":
+        raise DataError("data.messages_need_chat", column=columns.messages)
+    if chat and not tokenizer.chat_template:
+        raise ModelError("model.no_chat_template")
+    render = partial(tokenizer.apply_chat_template, tokenize=False)
+    for number, row in enumerate(rows):
+        name = str(number)
+        if chat:
+            messages = row_messages(row, columns, number)
+            if section.system and messages[0]["role"] != "system":
+                messages.insert(0, {"role": "system", "content": section.system})
+            yield chat_document(name, messages, render, number)
+        elif columns.kind == "text":
+            text = row.get(columns.text or "")
+            if not isinstance(text, str):
+                raise DataError("data.not_text", number=number, column=columns.text, value=repr(text)[:80])
+            yield Document(name, (Segment(text, True),))
+        else:
+            yield pair_document(name, section.template, *pair_texts(row, columns, number))
+
+
+def _composed(document: Document) -> Document:
+    """The document in composed Hangul; a decomposed syllable would cost about twelve times the tokens."""
+    if unicodedata.is_normalized("NFC", document.text):
+        return document
+    segments = (Segment(unicodedata.normalize("NFC", part.text), part.learn) for part in document.segments)
+    return Document(document.id, tuple(segments), document.complete)
+
+
+def tokenise(
+    documents: Sequence[Document], tokenizer: Any, max_length: int, *, learn_all: bool
+) -> tuple[list[Example], dict[str, int]]:
+    """Token ids and learn flags of ``documents``, end-of-text appended, cut to ``max_length``.
+
+    A token is learnt when it holds a character of a learnt segment. End-of-text is appended by id and always
+    learnt, also where padding is the same token; a document that was cut gets none, since it did not end.
+    Documents with nothing left to learn are dropped and counted.
+
+    Raises:
+        ModelError: the tokenizer has no end-of-text token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError("model.no_eos")
+    counts = {"num_truncated": 0, "num_truncated_tokens": 0, "num_without_answer": 0}
+    examples: list[Example] = []
+    for document, (ids, offsets) in zip(documents, _encoded(documents, tokenizer), strict=True):
+        learn = np.ones(len(ids), bool) if learn_all else _learn_flags(document, offsets)
+        if not document.complete and (not ids or ids[-1] != tokenizer.eos_token_id):
+            ids, learn = [*ids, tokenizer.eos_token_id], np.append(learn, True)
+        elif not document.complete:
+            learn[-1] = True
+        if len(ids) > max_length:
+            counts["num_truncated"] += 1
+            counts["num_truncated_tokens"] += len(ids) - max_length
+        example = Example(document.id, np.asarray(ids[:max_length], np.int64), learn[:max_length])
+        if example.num_loss_tokens:
+            examples.append(example)
+        else:
+            counts["num_without_answer"] += 1
+    return examples, counts
+
+
+def _encoded(
+    documents: Sequence[Document], tokenizer: Any
+) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    for start in range(0, len(documents), 1000):
+        chunk = documents[start : start + 1000]
+        texts = [document.text for document in chunk]
+        # A text that brings its own opening token must not get a second one.
+        own_start = tokenizer.bos_token and all(text.startswith(tokenizer.bos_token) for text in texts)
+        special = not (chunk[0].complete or own_start)
+        encoded = tokenizer(texts, add_special_tokens=special, return_offsets_mapping=True)
+        yield from zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+
+
+def _learn_flags(document: Document, offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+    flags = np.zeros(len(offsets), bool)
+    spans = np.asarray(offsets, np.int64).reshape(-1, 2)
+    start = 0
+    for segment in document.segments:
+        end = start + len(segment.text)
+        if segment.learn:
+            flags |= (spans[:, 0] < end) & (spans[:, 1] > start)
+        start = end
+    return flags

@@ -1,0 +1,42 @@
+"""SHA-256 names for what a run depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import nn
+
+from jinmaek.train.examples import Example
+
+
+def of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Of names, dtypes, shapes and bits, in the order of names. hashlib leaves the interpreter free: threads help."""
+    names = sorted(tensors)
+    with ThreadPoolExecutor(4) as pool:
+        parts = pool.map(_of_tensor, (tensors[name] for name in names))
+        pairs = [f"{name}={part}" for name, part in zip(names, parts, strict=True)]
+    return hashlib.sha256("\n".join(pairs).encode()).hexdigest()
+
+
+def _of_tensor(tensor: torch.Tensor) -> str:
+    head = f"{tensor.dtype}{tuple(tensor.shape)}".encode()
+    raw = tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy()
+    return hashlib.sha256(head + b"\0" + raw.tobytes()).hexdigest()
+
+
+def of_base(model: nn.Module) -> str:
+    """Of the frozen weights as they are used: quantised ones by their stored codes."""
+    return of_tensors({name: weight for name, weight in model.named_parameters() if not weight.requires_grad})
+
+
+def of_examples(examples: Iterable[Example]) -> str:
+    """Of ids, tokens and learn flags, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(example.id.encode() + b"\0")
+        digest.update(example.input_ids.tobytes())
+        digest.update(example.learn.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""From a recipe to everything the loop needs, in one place for a new run, a resumed one and a replay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from jinmaek.config.recipe import Recipe
+from jinmaek.train.batches import BatchPlan
+from jinmaek.train.examples import DataSet, load_data
+from jinmaek.train.model import (
+    DTYPES,
+    add_adapter,
+    choose_device,
+    group_of,
+    load_base,
+    load_tokenizer,
+    trainable,
+)
+from jinmaek.train.optim import LossScale, make_optimizer, make_schedule
+from jinmaek.train.step import Training
+
+
+@dataclass(slots=True)
+class Session:
+    """A run that is ready to start."""
+
+    recipe: Recipe
+    tokenizer: Any
+    data: DataSet
+    plan: BatchPlan
+    training: Training
+    max_steps: int
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Trainable weights by module name."""
+        sizes: dict[str, int] = {}
+        for name, weight in self.training.params.items():
+            sizes[group_of(name)] = sizes.get(group_of(name), 0) + weight.numel()
+        return sizes
+
+    @property
+    def pad_id(self) -> int:
+        """What short rows are filled with; any token does, since it is neither looked at nor learnt."""
+        return pad_id(self.tokenizer)
+
+    @property
+    def eval_tokens(self) -> int:
+        """Padded tokens in an evaluation batch: no more than a training microbatch can hold."""
+        section, train = self.recipe.data, self.recipe.train
+        return train.batch_tokens if section.packing else train.batch_size * section.max_length
+
+
+def load_session_data(recipe: Recipe) -> tuple[Any, DataSet, BatchPlan, int]:
+    """Tokenizer, data, plan and number of steps: what can fail early, before the model is loaded.
+
+    Raises:
+        DataError, ModelError: see :func:`load_data` and :func:`load_tokenizer`.
+    """
+    tokenizer = load_tokenizer(recipe.model)
+    data = load_data(recipe.data, tokenizer, recipe.train.seed)
+    plan = BatchPlan(
+        data.train,
+        seed=recipe.train.seed,
+        accumulation=recipe.train.accumulation,
+        batch_size=recipe.train.batch_size,
+        batch_tokens=recipe.train.batch_tokens if recipe.data.packing else None,
+        pad_id=pad_id(tokenizer),
+    )
+    max_steps = recipe.train.max_steps or plan.num_steps(recipe.train.epochs or 1)
+    return tokenizer, data, plan, max_steps
+
+
+def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int]) -> Session:
+    """Load the model, add the adapter, make optimizer and schedule.
+
+    Raises:
+        ModelError: see :mod:`jinmaek.train.model`.
+    """
+    tokenizer, data, plan, max_steps = loaded
+    device = choose_device()
+    precision = recipe.train.precision
+    model = add_adapter(load_base(recipe.model, precision, device), recipe.adapter, recipe.train.seed)
+    params = trainable(model)
+    optimizer = make_optimizer(params.values(), recipe.optim)
+    training = Training(
+        model=model,
+        params=params,
+        optimizer=optimizer,
+        schedule=make_schedule(optimizer, recipe.optim, max_steps),
+        loss_scale=LossScale(recipe.train, device) if precision == "fp16" else None,
+        dtype=None if precision == "fp32" else DTYPES[precision],
+        device=device,
+        max_grad_norm=recipe.train.max_grad_norm,
+        seed=recipe.train.seed,
+    )
+    assert all(weight.dtype == torch.float32 for weight in params.values()), "adapter weights train in fp32"
+    return Session(recipe, tokenizer, data, plan, training, max_steps)
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The padding token, or end-of-text where there is none."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)

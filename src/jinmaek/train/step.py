@@ -1,0 +1,223 @@
+"""One training step, told in order. Training and replay call this same function.
+
+Nothing here waits for the device but one point: after the backward pass the host reads one small vector
+(loss, loss scale, a gradient norm for each tensor), because whether the optimizer steps is the host's decision
+and never a multiplication by zero. What the update did is copied while the next step runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from jinmaek.core.record import GroupStats, StepRecord
+from jinmaek.train.batches import IGNORED, Batch
+from jinmaek.train.model import autocast, group_of
+from jinmaek.train.optim import LossScale
+
+
+@dataclass(slots=True)
+class Training:
+    """Everything that a step reads and changes.
+
+    ``params`` are the trainable weights by name; ``dtype`` is autocast's (``None``: fp32, no autocast);
+    ``max_grad_norm`` 0 means no clipping; ``seed`` and the step's number give the step's random numbers.
+    """
+
+    model: Any
+    params: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    loss_scale: LossScale | None
+    dtype: torch.dtype | None
+    device: torch.device
+    max_grad_norm: float
+    seed: int
+
+
+def run_step(training: Training, step: int, batches: Sequence[Batch]) -> StepOutcome:
+    """Run step ``step`` on its microbatches; the optimizer moves only if loss and gradient are finite."""
+    started = time.perf_counter()
+    num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
+    outcome = StepOutcome(training, step, batches, num_loss_tokens, _lr(training))
+    if num_loss_tokens == 0:  # nothing to learn is no loss of 0
+        return outcome.timed(started)
+    torch.manual_seed(step_seed(training.seed, step))
+
+    training.optimizer.zero_grad(set_to_none=True)
+    loss = torch.zeros((), device=training.device)
+    for batch in batches:
+        if batch.num_loss_tokens:
+            part = summed_loss(training, batch.to(training.device)) / num_loss_tokens
+            (part if training.loss_scale is None else training.loss_scale.scale(part)).backward()  # type: ignore[no-untyped-call]
+            loss += part.detach()
+
+    outcome.loss_scale = _unscale(training)
+    params = list(training.params.values())
+    norms = torch._foreach_norm([_grad(weight) for weight in params])
+    grad_norm = torch.linalg.vector_norm(torch.stack(norms))
+    outcome.read(loss, grad_norm, norms)
+
+    if outcome.finite:
+        before = copies(params)
+        if training.max_grad_norm > 0:
+            nn.utils.clip_grads_with_norm_(params, training.max_grad_norm, grad_norm)
+        training.optimizer.step()
+        training.schedule.step()
+        outcome.watch_update(params, before)
+    if training.loss_scale is not None and outcome.used_scale is not None:
+        training.loss_scale.update(outcome.used_scale, finite=outcome.finite)
+    return outcome.timed(started)
+
+
+def summed_loss(training: Training, batch: Batch) -> torch.Tensor:
+    """Negative log-likelihood summed over the batch's loss tokens, fp32 [], in nats."""
+    with autocast(training.device, training.dtype):
+        # Only what every causal LM takes: GPT-NeoX, for one, stumbles over token_type_ids.
+        logits = training.model(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
+        ).logits
+    return nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of the step's random numbers (dropout): a pure function, so any step can be run again by itself."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=8).digest()) >> 1
+
+
+@torch.no_grad()
+def copies(params: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Copies of ``params`` in a few kernel launches."""
+    return torch._foreach_mul(list(params), 1.0)
+
+
+def _lr(training: Training) -> float:
+    return float(training.optimizer.param_groups[0]["lr"])
+
+
+def _unscale(training: Training) -> torch.Tensor | None:
+    if training.loss_scale is None:
+        return None
+    used = training.loss_scale.current()
+    training.loss_scale.unscale(training.optimizer)
+    return used
+
+
+def _grad(weight: nn.Parameter) -> torch.Tensor:
+    return weight.grad if weight.grad is not None else torch.zeros_like(weight)
+
+
+def _to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy on its way to the host; read it only once the device has been waited for."""
+    if tensor.device.type != "cuda":
+        return tensor.clone()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
+
+class StepOutcome:
+    """What a step did; :meth:`record` is complete once the device has finished the step."""
+
+    def __init__(
+        self, training: Training, step: int, batches: Sequence[Batch], num_loss_tokens: int, lr: float
+    ) -> None:
+        self.step = step
+        self.loss_scale: torch.Tensor | None = None
+        self.finite = False
+        self.used_scale: float | None = None
+        self._training = training
+        self._batches = batches
+        self._num_loss_tokens = num_loss_tokens
+        self._lr = lr
+        self._values: torch.Tensor | None = None
+        self._updates: torch.Tensor | None = None
+        self._done: torch.cuda.Event | None = None
+        self._seconds = math.nan
+
+    def read(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: Sequence[torch.Tensor]) -> None:
+        """Bring the step's numbers to the host: the one place where it waits for the device."""
+        weights = torch._foreach_norm(list(self._training.params.values()))
+        scale = self.loss_scale if self.loss_scale is not None else torch.ones_like(loss)
+        self._values = _to_host(torch.stack([loss, grad_norm, scale, *norms, *weights]))
+        self._record_event()
+        self._wait()
+        values = self._values
+        self.finite = bool(torch.isfinite(values[0]) and torch.isfinite(values[1]))
+        self.used_scale = None if self.loss_scale is None else float(values[2])
+
+    def watch_update(self, params: Sequence[nn.Parameter], before: Sequence[torch.Tensor]) -> None:
+        """Start copying the largest |Δw| of each tensor; ``before`` are the weights before the update."""
+        with torch.no_grad():
+            moved = torch._foreach_sub(list(params), list(before))
+        self._updates = _to_host(torch.stack(torch._foreach_norm(moved, math.inf)))
+        self._record_event()
+
+    def timed(self, started: float) -> StepOutcome:
+        """Note the wall-clock time since ``started``."""
+        self._seconds = time.perf_counter() - started
+        return self
+
+    def record(self) -> StepRecord:
+        """The step's record; waits until its update has reached the host (in a later step: no wait)."""
+        self._wait()
+        known = self._values
+        grad_norm = None if known is None else float(known[1])
+        return StepRecord(
+            step=self.step,
+            loss=None if known is None else float(known[0]),
+            grad_norm=grad_norm,
+            clip_ratio=_clip_ratio(grad_norm, self._training.max_grad_norm) if self.finite else None,
+            lr=self._lr,
+            num_tokens=sum(batch.num_tokens for batch in self._batches),
+            num_loss_tokens=self._num_loss_tokens,
+            seconds=self._seconds,
+            optimizer_stepped=self.finite,
+            loss_scale=self.used_scale,
+            update_ratio=self._update_ratio(),
+            example_ids=tuple(name for batch in self._batches for name in batch.example_ids),
+            groups=None if known is None else self._groups(known),
+            digest=None
+            if known is None
+            else hashlib.blake2b(known.numpy().tobytes(), digest_size=8).hexdigest(),
+        )
+
+    def _update_ratio(self) -> float | None:
+        return None if self._updates is None or self._lr == 0 else float(self._updates.max()) / self._lr
+
+    def _groups(self, values: torch.Tensor) -> dict[str, GroupStats]:
+        names = list(self._training.params)
+        grads, weights = values[3 : 3 + len(names)].double(), values[3 + len(names) :].double()
+        groups = {}
+        for group in dict.fromkeys(map(group_of, names)):
+            chosen = [index for index, name in enumerate(names) if group_of(name) == group]
+            groups[group] = GroupStats(
+                grad_norm=float(grads[chosen].norm()),
+                weight_norm=float(weights[chosen].norm()),
+                max_update=None if self._updates is None else float(self._updates[chosen].max()),
+            )
+        return groups
+
+    def _record_event(self) -> None:
+        if self._training.device.type == "cuda":
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record()
+
+    def _wait(self) -> None:
+        if self._done is not None:
+            self._done.synchronize()
+
+
+def _clip_ratio(grad_norm: float | None, max_grad_norm: float) -> float | None:
+    """The factor that torch's clipping applied."""
+    if grad_norm is None:
+        return None
+    return min(1.0, max_grad_norm / (grad_norm + 1e-6)) if max_grad_norm > 0 else 1.0
