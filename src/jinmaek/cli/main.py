@@ -37,9 +37,7 @@ def _help(name: str) -> str:
     return say(f"help.{name}", _LANG)
 
 
-app = typer.Typer(
-    help=_help("app"), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(help=_help("app"), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 recipes_app = typer.Typer(help=_help("recipes"), add_completion=False)
 app.add_typer(recipes_app, name="recipes")
 
@@ -77,9 +75,7 @@ def ask(
     run: Annotated[Path, typer.Argument(help=_help("ask_run"))],
     question: Annotated[str, typer.Argument(help=_help("question"))],
     base: Annotated[bool, typer.Option("--base", help=_help("base"))] = False,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help=_help("max_new_tokens"))
-    ] = 128,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help=_help("max_new_tokens"))] = 128,
     lang: LangOption = _LANG,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,9 +87,7 @@ def ask(
     quiet_libraries()
     said = ask_run(run, question, base=base, max_new_tokens=max_new_tokens)
     if as_json:
-        typer.echo(
-            json.dumps({"question": question, "before": said.base, "after": said.tuned}, ensure_ascii=False)
-        )
+        typer.echo(json.dumps({"question": question, "before": said.base, "after": said.tuned}, ensure_ascii=False))
         return
     if said.base is not None:
         typer.echo(say("cli.before", spoken, answer=said.base))

@@ -15,8 +15,8 @@ from jinmaek.core.text import Lang, say
 from jinmaek.pulse.listener import RunListener
 from jinmaek.pulse.recorder import skip_cause
 from jinmaek.pulse.result import RunResult
-from jinmaek.train.evaluate import Evaluation
-from jinmaek.train.session import Session
+from jinmaek.training.evaluate import Evaluation
+from jinmaek.training.session import Session
 
 SMOOTHING = 20  # steps over which the shown speed is averaged
 

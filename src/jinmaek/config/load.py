@@ -18,6 +18,13 @@ from jinmaek.core.errors import Problem, RecipeError
 
 _ABSENT = object()
 
+# Two ways to say one thing: an override of the first takes the second out of the recipe.
+_ALTERNATIVES = {
+    "train.max_steps": "train.epochs",
+    "train.epochs": "train.max_steps",
+    "data.held_out_source": "data.held_out",
+}
+
 # What people who come from transformers and PEFT write first.
 _FOREIGN_NAMES = {
     "learning_rate": "optim.lr",
@@ -77,7 +84,8 @@ def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> list[Problem]:
     """Lay ``section.key=value`` overrides over ``values`` in place; returns those that are malformed."""
-    problems = []
+    problems: list[Problem] = []
+    given: set[str] = set()
     for override in overrides:
         key, equals, text = override.partition("=")
         section, dot, name = key.strip().partition(".")
@@ -87,6 +95,11 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> list[Pr
             values.get(section, {}).pop(name, None)
         elif isinstance(values.setdefault(section, {}), dict):
             values[section][name] = _toml_value(text.strip())
+            given.add(f"{section}.{name}")
+    for key in given:
+        section, _, name = _ALTERNATIVES.get(key, "").partition(".")
+        if name and f"{section}.{name}" not in given:
+            values.get(section, {}).pop(name, None)
     return problems
 
 
@@ -143,9 +156,7 @@ def _field_problems(details: Sequence[ErrorDetails]) -> list[Problem]:
             seen[key] = Problem("recipe.missing", {"key": key})
         else:
             said = detail["msg"] if key not in seen else f"{seen[key].params['error']}; {detail['msg']}"
-            seen[key] = Problem(
-                "recipe.bad_value", {"key": key, "value": repr(detail["input"]), "error": said}
-            )
+            seen[key] = Problem("recipe.bad_value", {"key": key, "value": repr(detail["input"]), "error": said})
     return list(seen.values())
 
 
@@ -158,9 +169,7 @@ def _unknown_key(loc: Sequence[str]) -> Problem:
     if close:
         return Problem("recipe.unknown_key_close", {"key": key, "close": close[0]})
     siblings = [name for name in known if len(loc) == 1 or name.startswith(f"{loc[0]}.")]
-    return Problem(
-        "recipe.unknown_key", {"key": key, "known": ", ".join(siblings or list(Recipe.model_fields))}
-    )
+    return Problem("recipe.unknown_key", {"key": key, "known": ", ".join(siblings or list(Recipe.model_fields))})
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:

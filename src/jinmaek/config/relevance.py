@@ -37,11 +37,7 @@ class Conflict:
 
 def is_local(source: str) -> bool:
     """Whether a name means a file or folder of this machine (or the embedded one) and not the hub."""
-    return (
-        source.startswith((BUILTIN_PREFIX, ".", "/", "~"))
-        or Path(source).suffix != ""
-        or Path(source).exists()
-    )
+    return source.startswith((BUILTIN_PREFIX, ".", "/", "~")) or Path(source).suffix != "" or Path(source).exists()
 
 
 def _is(*values: Any) -> Callable[[Any], bool]:
@@ -61,9 +57,7 @@ _PAIR_KEYS = ("question_column", "answer_column", "context_column")
 IGNORED: tuple[Ignored, ...] = (
     Ignored("model.double_quant", "model.quantization", _is_not("nf4", "fp4")),
     Ignored("model.compute_dtype", "model.quantization", _is_not("nf4", "fp4")),
-    Ignored(
-        "model.revision", "model.name", lambda name: name.startswith(BUILTIN_PREFIX) or Path(name).is_dir()
-    ),
+    Ignored("model.revision", "model.name", lambda name: name.startswith(BUILTIN_PREFIX) or Path(name).is_dir()),
     Ignored("data.subset", "data.source", is_local),
     Ignored("data.split", "data.source", is_local),
     *(Ignored(f"data.{key}", "data.format", _is("text", "messages")) for key in _PAIR_KEYS),
@@ -98,9 +92,7 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         "recipe.warmup_too_long",
         ("optim.warmup_steps", "optim.schedule_steps", "train.max_steps"),
-        lambda warmup, length, steps: (
-            (length or steps) is not None and warmup >= (length or steps) and warmup > 0
-        ),
+        lambda warmup, length, steps: (length or steps) is not None and warmup >= (length or steps) and warmup > 0,
     ),
     Conflict(
         "recipe.max_length_over_budget",
@@ -143,9 +135,7 @@ CONFLICTS: tuple[Conflict, ...] = (
 def ignored_problems(given: Values, values: Values, wrong: frozenset[str]) -> list[Problem]:
     """One problem for each key of ``given`` that ``values`` makes idle."""
     return [
-        Problem(
-            "recipe.ignored", {"key": rule.key, "reader": rule.reader, "value": _shown(values[rule.reader])}
-        )
+        Problem("recipe.ignored", {"key": rule.key, "reader": rule.reader, "value": _shown(values[rule.reader])})
         for rule in IGNORED
         if rule.key in given and rule.reader not in wrong and rule.when(values[rule.reader])
     ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from jinmaek.config.recipe import BUILTIN_PREFIX
-from jinmaek.train.conversations import prompt_segments
-from jinmaek.train.session import Session
+from jinmaek.core.version import VERSION
+from jinmaek.training.conversations import prompt_segments
+from jinmaek.training.session import Session
 
 _CARD = """\
 ---
@@ -55,7 +55,7 @@ def write_card(folder: Path, session: Session, evaluations: Sequence[Mapping[str
         base_line=f"base_model: {recipe.model.name}\n" if hub else "",
         name=recipe.name,
         base=recipe.model.name,
-        version=version("jinmaek"),
+        version=VERSION,
         source=recipe.data.source,
         num_examples=report.num_examples,
         num_held_out=report.num_held_out,

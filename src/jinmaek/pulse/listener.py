@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from jinmaek.core.record import StepRecord
-from jinmaek.train.evaluate import Evaluation
-from jinmaek.train.loop import StopReason
-from jinmaek.train.session import Session
+from jinmaek.training.evaluate import Evaluation
+from jinmaek.training.loop import StopReason
+from jinmaek.training.session import Session
 
 
 class RunListener:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from jinmaek.core.errors import Problem, RunError
-from jinmaek.train.fingerprint import of_base, of_examples, of_tensors
-from jinmaek.train.session import Session
+from jinmaek.core.version import VERSION
+from jinmaek.training.fingerprint import of_base, of_examples, of_tensors
+from jinmaek.training.session import Session
 
 _PACKAGES = (
-    "jinmaek", "torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers", "safetensors",
+    "torch", "transformers", "peft", "bitsandbytes", "accelerate", "tokenizers", "safetensors",
     "datasets", "numpy", "triton",
 )  # fmt: skip
 
@@ -72,7 +73,7 @@ def check_same(recorded: dict[str, Any], now: dict[str, Any]) -> None:
 
 def versions() -> dict[str, str | None]:
     """Versions of everything that can change a number; ``None`` where a package is absent."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"jinmaek": VERSION, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
@@ -105,9 +106,7 @@ def device_facts(device: torch.device) -> dict[str, Any]:
 def git_state() -> dict[str, Any] | None:
     """Commit of the working directory and whether it has uncommitted changes; ``None`` outside a repository."""
     commit = _said("git", "rev-parse", "HEAD")
-    return (
-        None if commit is None else {"commit": commit, "dirty": bool(_said("git", "status", "--porcelain"))}
-    )
+    return None if commit is None else {"commit": commit, "dirty": bool(_said("git", "status", "--porcelain"))}
 
 
 def _said(*command: str) -> str | None:

@@ -10,8 +10,8 @@ from typing import Literal
 from jinmaek.core.record import StepRecord
 from jinmaek.pulse.result import SkippedStreak
 from jinmaek.store import RunDirectory, StepWriter
-from jinmaek.train.evaluate import Evaluation
-from jinmaek.train.loop import Listener, StopReason
+from jinmaek.training.evaluate import Evaluation
+from jinmaek.training.loop import Listener, StopReason
 
 Cause = Literal["loss", "gradient", "no_loss_tokens"]
 
@@ -111,9 +111,7 @@ class Recorder:
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         """Note the checkpoint."""
-        self._directory.append_event(
-            "checkpoint", step=step, path=path.relative_to(self._directory.path).as_posix()
-        )
+        self._directory.append_event("checkpoint", step=step, path=path.relative_to(self._directory.path).as_posix())
         self._listener.on_checkpoint(step, path)
 
     def stop_reason(self) -> StopReason | None:

@@ -62,19 +62,13 @@ class RunResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready facts, for ``--json`` and the end event."""
-        facts = {
-            name: getattr(self, name)
-            for name in self.__dataclass_fields__
-            if name not in ("streak", "samples")
-        }
+        facts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("streak", "samples")}
         for name in ("path", "adapter", "last_checkpoint"):
             facts[name] = None if facts[name] is None else str(facts[name])
         if self.streak is not None:
             facts["streak"] = {name: getattr(self.streak, name) for name in self.streak.__dataclass_fields__}
         facts["tokens_per_second"] = self.tokens_per_second
-        facts["samples"] = [
-            dict(zip(("question", "before", "after"), row, strict=True)) for row in self.samples
-        ]
+        facts["samples"] = [dict(zip(("question", "before", "after"), row, strict=True)) for row in self.samples]
         encoded: dict[str, Any] = plain(facts)
         return encoded
 

@@ -18,12 +18,12 @@ from jinmaek.pulse.recorder import Recorder, SkipGuard
 from jinmaek.pulse.result import End, RunResult
 from jinmaek.store import RunDirectory, StepWriter, read_steps
 from jinmaek.store.run_directory import storage
-from jinmaek.train.answer import answer
-from jinmaek.train.checkpoint import list_checkpoints, load_checkpoint, save_adapter, write_whole
-from jinmaek.train.determinism import repeatable
-from jinmaek.train.loop import Loop
-from jinmaek.train.model import choose_device
-from jinmaek.train.session import Session, load_session_data, make_session
+from jinmaek.training.answer import answer
+from jinmaek.training.checkpoint import list_checkpoints, load_checkpoint, save_adapter, write_whole
+from jinmaek.training.determinism import repeatable
+from jinmaek.training.loop import Loop
+from jinmaek.training.model import choose_device
+from jinmaek.training.session import Session, load_session_data, make_session
 
 RUNS = Path("runs")
 

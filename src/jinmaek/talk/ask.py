@@ -11,9 +11,9 @@ from torch import nn
 from jinmaek.config import recipe_from_dict
 from jinmaek.core.errors import RunError
 from jinmaek.store import RunDirectory
-from jinmaek.train.answer import answer
-from jinmaek.train.checkpoint import list_checkpoints
-from jinmaek.train.model import DTYPES, choose_device, load_base, load_tokenizer
+from jinmaek.training.answer import answer
+from jinmaek.training.checkpoint import list_checkpoints
+from jinmaek.training.model import DTYPES, choose_device, load_base, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from jinmaek.train.examples import Example
+from jinmaek.training.examples import Example
 
 IGNORED = -100
 
@@ -79,9 +79,7 @@ def _targets(example: Example) -> np.ndarray:
     return targets
 
 
-def _batch(
-    ids: np.ndarray, targets: np.ndarray, positions: torch.Tensor | None, examples: Sequence[Example]
-) -> Batch:
+def _batch(ids: np.ndarray, targets: np.ndarray, positions: torch.Tensor | None, examples: Sequence[Example]) -> Batch:
     return Batch(
         torch.from_numpy(ids),
         torch.from_numpy(targets),
@@ -94,9 +92,7 @@ def _batch(
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     """A permutation of ``range(count)`` that depends on nothing but its arguments (no library's generator)."""
-    keys = [
-        hashlib.blake2b(f"{seed}:{epoch}:{index}".encode(), digest_size=8).digest() for index in range(count)
-    ]
+    keys = [hashlib.blake2b(f"{seed}:{epoch}:{index}".encode(), digest_size=8).digest() for index in range(count)]
     return sorted(range(count), key=keys.__getitem__)
 
 

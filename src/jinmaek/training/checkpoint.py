@@ -1,7 +1,7 @@
 """Checkpoints: everything needed to go on to the bit, written in one piece.
 
-A step's random numbers and examples are functions of seed and step (:mod:`jinmaek.train.step`,
-:mod:`jinmaek.train.batches`), so the step number *is* the state of RNG and data cursor; the global generators
+A step's random numbers and examples are functions of seed and step (:mod:`jinmaek.training.step`,
+:mod:`jinmaek.training.batches`), so the step number *is* the state of RNG and data cursor; the global generators
 are saved beside it for whoever loads a checkpoint by hand.
 """
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from jinmaek.core.errors import ModelError, RunError, StorageError
-from jinmaek.train.step import Training
+from jinmaek.training.step import Training
 
 STATE_FILE = "training_state.pt"
 _PREFIX = "step-"

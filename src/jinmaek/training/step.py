@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from jinmaek.core.record import GroupStats, StepRecord
-from jinmaek.train.batches import IGNORED, Batch
-from jinmaek.train.model import autocast, group_of
-from jinmaek.train.optim import LossScale
+from jinmaek.training.batches import IGNORED, Batch
+from jinmaek.training.model import autocast, group_of
+from jinmaek.training.optim import LossScale
 
 
 @dataclass(slots=True)
@@ -81,9 +81,7 @@ def summed_loss(training: Training, batch: Batch) -> torch.Tensor:
     """Negative log-likelihood summed over the batch's loss tokens, fp32 [], in nats."""
     with autocast(training.device, training.dtype):
         # Only what every causal LM takes: GPT-NeoX, for one, stumbles over token_type_ids.
-        logits = training.model(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False
-        ).logits
+        logits = training.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits
     return nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
@@ -143,6 +141,7 @@ class StepOutcome:
         self._done: torch.cuda.Event | None = None
         self._seconds = math.nan
 
+    @torch.no_grad()
     def read(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: Sequence[torch.Tensor]) -> None:
         """Bring the step's numbers to the host: the one place where it waits for the device."""
         weights = torch._foreach_norm(list(self._training.params.values()))
@@ -154,10 +153,10 @@ class StepOutcome:
         self.finite = bool(torch.isfinite(values[0]) and torch.isfinite(values[1]))
         self.used_scale = None if self.loss_scale is None else float(values[2])
 
+    @torch.no_grad()
     def watch_update(self, params: Sequence[nn.Parameter], before: Sequence[torch.Tensor]) -> None:
         """Start copying the largest |Δw| of each tensor; ``before`` are the weights before the update."""
-        with torch.no_grad():
-            moved = torch._foreach_sub(list(params), list(before))
+        moved = torch._foreach_sub(list(params), list(before))
         self._updates = _to_host(torch.stack(torch._foreach_norm(moved, math.inf)))
         self._record_event()
 
@@ -185,9 +184,7 @@ class StepOutcome:
             update_ratio=self._update_ratio(),
             example_ids=tuple(name for batch in self._batches for name in batch.example_ids),
             groups=None if known is None else self._groups(known),
-            digest=None
-            if known is None
-            else hashlib.blake2b(known.numpy().tobytes(), digest_size=8).hexdigest(),
+            digest=None if known is None else hashlib.blake2b(known.numpy().tobytes(), digest_size=8).hexdigest(),
         )
 
     def _update_ratio(self) -> float | None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from jinmaek.config.recipe import DataSection
 from jinmaek.core.errors import DataError, ModelError
-from jinmaek.train.conversations import (
+from jinmaek.training.conversations import (
     Columns,
     Document,
     Segment,
@@ -24,7 +24,7 @@ from jinmaek.train.conversations import (
     pair_texts,
     row_messages,
 )
-from jinmaek.train.sources import Row, read_rows
+from jinmaek.training.sources import Row, read_rows
 
 MAX_HELD_OUT = 500
 
@@ -84,7 +84,7 @@ def load_data(section: DataSection, tokenizer: Any, seed: int) -> DataSet:
     """Read, template, tokenise and split the recipe's data.
 
     Raises:
-        DataError: see :mod:`jinmaek.train.sources`; also when nothing to learn or to train on is left.
+        DataError: see :mod:`jinmaek.training.sources`; also when nothing to learn or to train on is left.
         ModelError: the tokenizer has no end-of-text token or no chat template where one is needed.
     """
     train, counts, loss = _tokenised(section.source, section, tokenizer)
@@ -127,9 +127,7 @@ def _content_key(example: Example, seed: int) -> bytes:
     return hashlib.blake2b(example.input_ids.tobytes(), key=str(seed).encode(), digest_size=16).digest()
 
 
-def _tokenised(
-    source: str, section: DataSection, tokenizer: Any
-) -> tuple[list[Example], dict[str, int], str]:
+def _tokenised(source: str, section: DataSection, tokenizer: Any) -> tuple[list[Example], dict[str, int], str]:
     rows = read_rows(source, section)
     columns = find_columns(rows[0], section)
     loss = _resolved_loss(section, columns)
@@ -153,9 +151,7 @@ def _resolved_loss(section: DataSection, columns: Columns) -> str:
     return "all"
 
 
-def _documents(
-    rows: Sequence[Row], columns: Columns, section: DataSection, tokenizer: Any
-) -> Iterator[Document]:
+def _documents(rows: Sequence[Row], columns: Columns, section: DataSection, tokenizer: Any) -> Iterator[Document]:
     chat = columns.kind == "messages" or (columns.kind == "pairs" and section.template == "chat")
     if columns.kind == "messages" and section.template != "chat":
         raise DataError("data.messages_need_chat", column=columns.messages)
@@ -205,7 +201,8 @@ def tokenise(
     for document, (ids, offsets) in zip(documents, _encoded(documents, tokenizer), strict=True):
         learn = np.ones(len(ids), bool) if learn_all else _learn_flags(document, offsets)
         if not document.complete and (not ids or ids[-1] != tokenizer.eos_token_id):
-            ids, learn = [*ids, tokenizer.eos_token_id], np.append(learn, True)
+            ids.append(tokenizer.eos_token_id)
+            learn = np.append(learn, True)
         elif not document.complete:
             learn[-1] = True
         if len(ids) > max_length:
@@ -219,9 +216,7 @@ def tokenise(
     return examples, counts
 
 
-def _encoded(
-    documents: Sequence[Document], tokenizer: Any
-) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+def _encoded(documents: Sequence[Document], tokenizer: Any) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
     for start in range(0, len(documents), 1000):
         chunk = documents[start : start + 1000]
         texts = [document.text for document in chunk]

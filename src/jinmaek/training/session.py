@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from jinmaek.config.recipe import Recipe
-from jinmaek.train.batches import BatchPlan
-from jinmaek.train.examples import DataSet, load_data
-from jinmaek.train.model import (
+from jinmaek.training.batches import BatchPlan
+from jinmaek.training.examples import DataSet, load_data
+from jinmaek.training.model import (
     DTYPES,
     add_adapter,
     choose_device,
@@ -19,8 +19,8 @@ from jinmaek.train.model import (
     load_tokenizer,
     trainable,
 )
-from jinmaek.train.optim import LossScale, make_optimizer, make_schedule
-from jinmaek.train.step import Training
+from jinmaek.training.optim import LossScale, make_optimizer, make_schedule
+from jinmaek.training.step import Training
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int]) ->
     """Load the model, add the adapter, make optimizer and schedule.
 
     Raises:
-        ModelError: see :mod:`jinmaek.train.model`.
+        ModelError: see :mod:`jinmaek.training.model`.
     """
     tokenizer, data, plan, max_steps = loaded
     device = choose_device()

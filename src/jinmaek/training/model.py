@@ -12,7 +12,7 @@ from torch import nn
 
 from jinmaek.config.recipe import AdapterSection, Dtype, ModelSection
 from jinmaek.core.errors import ModelError
-from jinmaek.train.sources import builtin_path
+from jinmaek.training.sources import builtin_path
 
 DTYPES: Mapping[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -50,14 +50,15 @@ def load_base(section: ModelSection, precision: Dtype, device: torch.device) -> 
     Raises:
         ModelError: it cannot be loaded.
     """
+    _quiet_missing_cpu_kernels()
     from peft import prepare_model_for_kbit_training
 
-    _quiet_missing_cpu_kernels()
     model = _from_pretrained(section, precision, device)
     model.config.use_cache = False
     if section.quantization == "none":
         model.requires_grad_(False)
     else:
+        _keep_trainable_on_cpu(model)
         # Norms, embeddings and head in fp32, as the founding recipe had them.
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     if section.activation_checkpointing:
@@ -166,6 +167,19 @@ def _hub_options(section: ModelSection) -> dict[str, Any]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _keep_trainable_on_cpu(model: nn.Module) -> None:
+    """Forbid bitsandbytes to repack 4-bit weights on the CPU.
+
+    Where the CPU has AVX512-BF16, a Linear4bit that is evaluated repacks its weight for a forward-only kernel,
+    for good: training after an evaluation then fails, or learns nothing below that layer.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _quiet_missing_cpu_kernels() -> None:

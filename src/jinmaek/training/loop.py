@@ -8,11 +8,11 @@ from typing import Literal, Protocol
 
 from jinmaek.config.recipe import TrainSection
 from jinmaek.core.record import StepRecord
-from jinmaek.train.batches import BatchPlan
-from jinmaek.train.checkpoint import save_checkpoint
-from jinmaek.train.evaluate import Evaluation, evaluate
-from jinmaek.train.examples import Example
-from jinmaek.train.step import StepOutcome, Training, run_step
+from jinmaek.training.batches import BatchPlan
+from jinmaek.training.checkpoint import save_checkpoint
+from jinmaek.training.evaluate import Evaluation, evaluate
+from jinmaek.training.examples import Example
+from jinmaek.training.step import StepOutcome, Training, run_step
 
 StopReason = Literal["interrupted", "skipped_steps"]
 

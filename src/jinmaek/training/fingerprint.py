@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import nn
 
-from jinmaek.train.examples import Example
+from jinmaek.training.examples import Example
 
 
 def of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

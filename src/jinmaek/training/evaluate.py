@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from jinmaek.train.batches import Batch, pad
-from jinmaek.train.examples import Example
-from jinmaek.train.step import Training, summed_loss
+from jinmaek.training.batches import Batch, pad
+from jinmaek.training.examples import Example
+from jinmaek.training.step import Training, summed_loss
 
 
 @dataclass(frozen=True, slots=True)

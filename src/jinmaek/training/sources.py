@@ -126,7 +126,5 @@ def _read_hub(name: str, section: DataSection) -> Iterator[Row]:
     # The hub's client raises many unrelated kinds (network, authentication, missing, bad split); all mean
     # that this name could not be loaded, and its own words say why.
     except Exception as error:
-        raise DataError(
-            "data.hub_failed", name=name, error=str(error).strip() or type(error).__name__
-        ) from error
+        raise DataError("data.hub_failed", name=name, error=str(error).strip() or type(error).__name__) from error
     yield from loaded

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jinmaek.config.recipe import DataSection
 from jinmaek.core.errors import DataError
-from jinmaek.train.sources import Row
+from jinmaek.training.sources import Row
 
 KOALPACA = "### 질문: {question}\n\n### 답변: {answer}"
 KOALPACA_CONTEXT = "### 질문: {question}\n\n### 맥락: {context}\n\n### 답변: {answer}"
@@ -68,10 +68,7 @@ def find_columns(row: Row, section: DataSection) -> Columns:
     Raises:
         DataError: a named column is not there, or no known set of columns is.
     """
-    named = {
-        key: getattr(section, f"{key}_column")
-        for key in ("question", "answer", "context", "text", "messages")
-    }
+    named = {key: getattr(section, f"{key}_column") for key in ("question", "answer", "context", "text", "messages")}
     for key, column in named.items():
         if column is not None and column not in row:
             raise DataError("data.no_column", key=f"data.{key}_column", column=column, columns=", ".join(row))
@@ -90,9 +87,7 @@ def _find_pairs(row: Row, named: Mapping[str, str | None]) -> Columns | None:
         if known_question in lower and known_answer in lower and not (question and answer):
             question, answer = question or lower[known_question], answer or lower[known_answer]
             context = context or lower.get(known_context or "")
-    return (
-        Columns("pairs", question=question, answer=answer, context=context) if question and answer else None
-    )
+    return Columns("pairs", question=question, answer=answer, context=context) if question and answer else None
 
 
 def _find_text(row: Row, named: Mapping[str, str | None]) -> Columns | None:
@@ -197,9 +192,7 @@ def chat_document(id: str, messages: Sequence[Message], render: Render, number: 
     return Document(id, tuple(segment for segment in segments if segment.text), complete=True)
 
 
-def _turn_span(
-    whole: str, messages: Sequence[Message], index: int, render: Render, number: int
-) -> tuple[int, int]:
+def _turn_span(whole: str, messages: Sequence[Message], index: int, render: Render, number: int) -> tuple[int, int]:
     prefix = render(messages[:index], add_generation_prompt=True)
     alone = render(messages[: index + 1], add_generation_prompt=False)
     content = messages[index]["content"].strip()

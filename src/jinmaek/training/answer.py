@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from jinmaek.config.recipe import DataSection
-from jinmaek.train.conversations import prompt_segments
-from jinmaek.train.model import autocast
+from jinmaek.training.conversations import prompt_segments
+from jinmaek.training.model import autocast
 
 
 def answer(
@@ -26,9 +26,7 @@ def answer(
     ``dtype`` is autocast's, ``None`` for none. The model is left in the mode it was in.
     """
     chat = section.template == "chat"
-    prompt = (
-        _chat_prompt(tokenizer, section, question) if chat else prompt_segments(section.template, question)[0]
-    )
+    prompt = _chat_prompt(tokenizer, section, question) if chat else prompt_segments(section.template, question)[0]
     encoded = tokenizer(prompt, add_special_tokens=not chat, return_tensors="pt")
     # Only these two: GPT-NeoX's generate refuses token_type_ids.
     inputs = {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}
@@ -41,9 +39,7 @@ def answer(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 eos_token_id=end_tokens(model, tokenizer),
-                pad_token_id=tokenizer.eos_token_id
-                if tokenizer.pad_token_id is None
-                else tokenizer.pad_token_id,
+                pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
                 use_cache=True,
             )
     finally:

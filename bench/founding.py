@@ -1,0 +1,321 @@
+"""The founding recipe at polyglot-ko's shape with random weights: jinmaek beside transformers.Trainer.
+
+Random weights give honest speed and memory, and losses that can be compared with each other, not quality.
+
+    python bench/founding.py make-model DIR --tokenizer TOKENIZER.json [--layers 40]
+    python bench/founding.py make-data ROWS.jsonl OUT.jsonl
+    python bench/founding.py jinmaek DIR DATA.jsonl --steps 200
+    python bench/founding.py trainer DIR DATA.jsonl --steps 200
+    python bench/founding.py recording DIR DATA.jsonl --steps 60
+    python bench/founding.py repeat DIR DATA.jsonl --steps 20
+
+Each prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jinmaek import load_recipe, read_steps, train
+from jinmaek.config.recipe import Recipe
+from jinmaek.pulse.listener import RunListener
+from jinmaek.training.determinism import repeatable
+from jinmaek.training.model import choose_device
+from jinmaek.training.session import Session, load_session_data, make_session
+from jinmaek.training.step import run_step, summed_loss
+
+WARMUP_STEPS = 20
+
+
+def recipe_for(model: str, data: str, steps: int, *settings: str) -> Recipe:
+    """The founding recipe, only the model, the data and the number of steps changed."""
+    given = [f"model.name={model}", f"data.source={data}", f"train.max_steps={steps}", *settings]
+    return load_recipe("koalpaca-polyglot-12.8b", given)
+
+
+def make_model(folder: str, tokenizer: str, layers: int) -> dict[str, Any]:
+    """Write a checkpoint of polyglot-ko-12.8b's shape (fp16 as published, random weights)."""
+    from safetensors.torch import save_file
+    from transformers import GPTNeoXConfig
+
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    hidden, wide = 5120, 20480
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(0)
+    index: dict[str, str] = {}
+
+    def normal(*shape: int) -> torch.Tensor:
+        return (torch.randn(*shape, device=device, dtype=torch.float16, generator=generator) * 0.02).cpu()
+
+    def put(name: str, weights: dict[str, torch.Tensor]) -> None:
+        save_file(weights, path / name, metadata={"format": "pt"})
+        index.update(dict.fromkeys(weights, name))
+
+    one, zero = torch.ones(hidden, dtype=torch.float16), torch.zeros(hidden, dtype=torch.float16)
+    put(
+        "ends.safetensors",
+        {
+            "gpt_neox.embed_in.weight": normal(30080, hidden),
+            "embed_out.weight": normal(30080, hidden),
+            "gpt_neox.final_layer_norm.weight": one.clone(),
+            "gpt_neox.final_layer_norm.bias": zero.clone(),
+        },
+    )
+    shapes = {
+        "attention.query_key_value": (3 * hidden, hidden),
+        "attention.dense": (hidden, hidden),
+        "mlp.dense_h_to_4h": (wide, hidden),
+        "mlp.dense_4h_to_h": (hidden, wide),
+    }
+    for layer in range(layers):
+        prefix = f"gpt_neox.layers.{layer}."
+        weights = {}
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            weights |= {f"{prefix}{name}.weight": one.clone(), f"{prefix}{name}.bias": zero.clone()}
+        for name, shape in shapes.items():
+            weights[f"{prefix}{name}.weight"] = normal(*shape)
+            weights[f"{prefix}{name}.bias"] = torch.zeros(shape[0], dtype=torch.float16)
+        put(f"layer-{layer}.safetensors", weights)
+    (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    config = GPTNeoXConfig(
+        vocab_size=30080, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
+        num_attention_heads=40, max_position_embeddings=2048, rotary_pct=0.5, use_parallel_residual=True,
+        layer_norm_eps=1e-5, hidden_act="gelu", bos_token_id=0, eos_token_id=0, tie_word_embeddings=False,
+        architectures=["GPTNeoXForCausalLM"], dtype="float16",
+    )  # fmt: skip
+    config.save_pretrained(path)
+    shutil.copy(tokenizer, path / "tokenizer.json")
+    tokens = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "unk_token": "<|unk|>"}
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **tokens}))
+    return {"stage": "make-model", "layers": layers}
+
+
+def make_data(rows: str, out: str) -> dict[str, Any]:
+    """Rows of the text-only KoAlpaca file back into its own columns, instruction and output."""
+    pairs = []
+    for line in Path(rows).read_text("utf-8").splitlines():
+        asked, _, said = json.loads(line)["text"].partition("\n\n### 답변: ")
+        pairs.append({"instruction": asked.removeprefix("### 질문: "), "output": said.removesuffix("<|endoftext|>")})
+    Path(out).write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), "utf-8")
+    return {"stage": "make-data", "rows": len(pairs)}
+
+
+class _Clock(RunListener):
+    """When the first step was about to start."""
+
+    def on_ready(self, session: Session, path: Path) -> None:
+        self.ready = time.perf_counter()
+
+
+def run_jinmaek(model: str, data: str, steps: int) -> dict[str, Any]:
+    """`jinmaek train` on the founding recipe."""
+    clock, started = _Clock(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(recipe_for(model, data, steps), run_dir=Path(folder) / "run", listener=clock)
+        records = read_steps(result.path / "steps.jsonl")
+    losses = [record.loss for record in records]
+    seconds = [record.seconds for record in records[WARMUP_STEPS:]]
+    tokens = [record.num_tokens for record in records[WARMUP_STEPS:]]
+    return {
+        "stage": "jinmaek",
+        "end": result.end,
+        "updates": result.num_updates,
+        "load_s": round(clock.ready - started, 1),
+        **_figures(losses, seconds, tokens),
+        "loss_scales": sorted({record.loss_scale for record in records}),
+        "update_ratio_last": records[-1].update_ratio,
+    }
+
+
+def run_trainer(model: str, data: str, steps: int) -> dict[str, Any]:
+    """The founding script on today's transformers, given the same examples in the same order."""
+    import transformers
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    started = time.perf_counter()
+    tokenizer, _, plan, _ = load_session_data(recipe_for(model, data, steps))
+    examples = [example for step in range(1, steps + 1) for micro in plan.microbatches(step) for example in micro]
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    base = AutoModelForCausalLM.from_pretrained(
+        model, quantization_config=quantisation, device_map={"": choose_device()}
+    )
+    base.gradient_checkpointing_enable()
+    base = prepare_model_for_kbit_training(base)
+    torch.manual_seed(42)
+    tuned = get_peft_model(
+        base,
+        LoraConfig(r=8, lora_alpha=32, target_modules=["query_key_value"], lora_dropout=0.05, task_type="CAUSAL_LM"),
+    )
+    tuned.config.use_cache = False
+    load_seconds = time.perf_counter() - started
+
+    class Clock(transformers.TrainerCallback):
+        """Times of the steps' ends, as the Trainer's own callback sees them."""
+
+        ends: list[float] = []  # noqa: RUF012
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            self.ends.append(time.perf_counter())
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(row["ids"]) for row in rows)
+        ids = torch.tensor([row["ids"] + [tokenizer.pad_token_id] * (width - len(row["ids"])) for row in rows])
+        mask = torch.tensor([[1] * len(row["ids"]) + [0] * (width - len(row["ids"])) for row in rows])
+        return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+
+    trainer = transformers.Trainer(
+        model=tuned,
+        train_dataset=[{"ids": example.input_ids.tolist()} for example in examples],
+        data_collator=collate,
+        callbacks=[Clock()],
+        args=transformers.TrainingArguments(
+            output_dir=tempfile.mkdtemp(), per_device_train_batch_size=2, gradient_accumulation_steps=1,
+            max_steps=steps, learning_rate=1e-4, fp16=True, logging_steps=10, optim="paged_adamw_8bit",
+            report_to="none", save_strategy="no", train_sampling_strategy="sequential",
+            remove_unused_columns=False, disable_tqdm=True,
+        ),
+    )  # fmt: skip
+    trainer.train()
+    _wait()
+    seconds = [after - before for before, after in zip(Clock.ends, Clock.ends[1:], strict=False)][WARMUP_STEPS - 1 :]
+    lengths = [sum(len(ex.input_ids) for ex in examples[at : at + 2]) for at in range(0, len(examples), 2)]
+    windows = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    figures = _figures([], seconds, lengths[WARMUP_STEPS:])
+    return {
+        "stage": "trainer",
+        "load_s": round(load_seconds, 1),
+        **figures,
+        "windows": [round(w, 4) for w in windows],
+    }
+
+
+def _figures(losses: list[Any], seconds: list[Any], tokens: list[Any]) -> dict[str, Any]:
+    windows = [statistics.fmean(losses[at : at + 10]) for at in range(0, len(losses), 10)]
+    memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
+    return {
+        "s_per_step_median": round(statistics.median(seconds), 4),
+        "s_per_step_mean": round(statistics.fmean(seconds), 4),
+        "tokens_per_s": round(sum(tokens) / sum(seconds)),
+        "peak_gib": memory and round(memory, 2),
+        "windows": [round(window, 4) for window in windows],
+    }
+
+
+def run_recording(model: str, data: str, steps: int) -> dict[str, Any]:
+    """Time of a step with everything recorded against a step that only trains, turn about on the same batches."""
+    recipe = recipe_for(model, data, 2 * steps)
+    with repeatable(True, choose_device()):
+        session = make_session(recipe, load_session_data(recipe))
+        session.training.model.train()
+        times: dict[str, list[float]] = {"recorded": [], "bare": []}
+        kept = None
+        for number in range(1, steps + WARMUP_STEPS + 1):
+            batches = session.plan.batches(number)
+            for kind in ("recorded", "bare") if number % 2 else ("bare", "recorded"):
+                _wait()
+                started = time.perf_counter()
+                if kind == "recorded":
+                    outcome = run_step(session.training, number, batches)
+                    if kept is not None:
+                        kept.record()
+                    kept = outcome
+                else:
+                    _bare_step(session, batches)
+                _wait()
+                if number > WARMUP_STEPS:
+                    times[kind].append(time.perf_counter() - started)
+    ratios = [on / off for on, off in zip(times["recorded"], times["bare"], strict=True)]
+    return {
+        "stage": "recording",
+        "recorded_ms": round(statistics.median(times["recorded"]) * 1e3, 2),
+        "bare_ms": round(statistics.median(times["bare"]) * 1e3, 2),
+        "overhead_median_percent": round((statistics.median(ratios) - 1) * 100, 2),
+        "overhead_mean_percent": round((sum(times["recorded"]) / sum(times["bare"]) - 1) * 100, 2),
+    }
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _bare_step(session: Session, batches: list[Any]) -> None:
+    """What any fp16 trainer does: forward, backward, unscale, clip, step if finite, schedule."""
+    training = session.training
+    assert training.loss_scale is not None
+    training.optimizer.zero_grad(set_to_none=True)
+    total = sum(batch.num_loss_tokens for batch in batches)
+    for batch in batches:
+        loss = summed_loss(training, batch.to(training.device)) / total
+        training.loss_scale.scale(loss).backward()
+    training.loss_scale.unscale(training.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(list(training.params.values()), training.max_grad_norm)
+    if torch.isfinite(norm).item():
+        training.optimizer.step()
+        training.schedule.step()
+    training.loss_scale.update(1e9, finite=True)
+
+
+def run_repeat(model: str, data: str, steps: int) -> dict[str, Any]:
+    """The same run twice: are all digests the same, padded and packed?"""
+    packed = ("data.packing=true", "data.max_length=1024", "train.batch_size=", "train.batch_tokens=2048")
+    found: dict[str, Any] = {"stage": "repeat", "steps": steps}
+    for name, settings in (("padded", ()), ("packed", packed)):
+        recipe = recipe_for(model, data, steps, *settings)
+        runs = [_digests(recipe, steps) for _ in range(2)]
+        found[name] = {"identical": runs[0] == runs[1], "last": runs[0][-1]}
+    return found
+
+
+def _digests(recipe: Recipe, steps: int) -> list[str | None]:
+    with repeatable(True, choose_device()):
+        session = make_session(recipe, load_session_data(recipe))
+        session.training.model.train()
+        numbers = range(1, steps + 1)
+        return [run_step(session.training, step, session.plan.batches(step)).record().digest for step in numbers]
+
+
+def main() -> None:
+    """Run one stage and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage")
+    parser.add_argument("first")
+    parser.add_argument("second", nargs="?")
+    parser.add_argument("--tokenizer", default="")
+    parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=200)
+    args = parser.parse_args()
+    stages = {
+        "jinmaek": run_jinmaek,
+        "trainer": run_trainer,
+        "recording": run_recording,
+        "repeat": run_repeat,
+    }
+    if args.stage == "make-model":
+        found = make_model(args.first, args.tokenizer, args.layers)
+    elif args.stage == "make-data":
+        found = make_data(args.first, args.second)
+    else:
+        found = stages[args.stage](args.first, args.second, args.steps)
+        found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""jinmaek's version."""
+
+VERSION = "0.1.0"
