@@ -18,12 +18,8 @@ from tiny_ko.josa import PARTICLES, attach
 
 # Every spelling of a particle that has more than one, longest first, so that
 # a template with the particle typed out can be told from one with a marker.
-_SPELLINGS: Final = {
-    form: particle for particle, forms in PARTICLES.items() for form in forms if forms[0] != forms[1]
-}
-_TYPED_PARTICLE: Final = re.compile(
-    rf"^({'|'.join(sorted(_SPELLINGS, key=len, reverse=True))})(?=[\s.,!?'\"]|$)"
-)
+_SPELLINGS: Final = {form: particle for particle, forms in PARTICLES.items() for form in forms if forms[0] != forms[1]}
+_TYPED_PARTICLE: Final = re.compile(rf"^({'|'.join(sorted(_SPELLINGS, key=len, reverse=True))})(?=[\s.,!?'\"]|$)")
 _FEWEST_TEMPLATES: Final = 3
 
 

@@ -77,7 +77,7 @@ def _corpus(options: argparse.Namespace, split: Split) -> _Corpus:
     texts = pretraining_documents(options.seed, passes, options.data)
     sample = texts[: _TOKENIZER_PASSES * len(one_pass)]
     tokenizer = train_tokenizer([*sample, *map(_instruction, split.train)])
-    corpus = _Corpus(tokenizer, encode(tokenizer, texts), len(texts))
+    corpus = _Corpus(tokenizer, encode(tokenizer, texts, options.seed), len(texts))
     print(f"{len(texts):,} documents of {passes} passes, {corpus.tokens:,} tokens before repetition")
     return corpus
 

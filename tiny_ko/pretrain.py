@@ -160,9 +160,7 @@ class _Progress:
         self._last = time.monotonic()
         pace = self.tokens / max(self.seconds(), 1e-9)
         left = (self._plan.steps - step) * self._plan.batch * CONTEXT / pace
-        self._report(
-            f"step {step}/{self._plan.steps}  loss {self.loss:.3f}  {pace:,.0f} tok/s  {left:.0f} s left"
-        )
+        self._report(f"step {step}/{self._plan.steps}  loss {self.loss:.3f}  {pace:,.0f} tok/s  {left:.0f} s left")
 
 
 def _loss(model: GPTNeoXForCausalLM, rows: torch.Tensor, device: str) -> torch.Tensor:

@@ -132,9 +132,7 @@ class Bench:
         # Padding on the right is never looked at by the tokens before it.
         logits = model(input_ids=ids.to(self.device)).logits[:, :-1]
         wanted = labels[:, 1:].to(self.device).flatten()
-        summed = functional.cross_entropy(
-            logits.flatten(0, 1), wanted, ignore_index=_IGNORED, reduction="sum"
-        )
+        summed = functional.cross_entropy(logits.flatten(0, 1), wanted, ignore_index=_IGNORED, reduction="sum")
         return summed, int((labels[:, 1:] != _IGNORED).sum())
 
 
@@ -148,9 +146,7 @@ def commonest_answers(train: Sequence[Pair], held_out: Sequence[Pair]) -> Score:
         if (expected := pair.get("expects")) is not None:
             values[_attribute(pair)][expected] += 1
     asked = [pair for pair in held_out if pair.get("expects") is not None]
-    guesses = [
-        counter.most_common(1)[0][0] if (counter := values[_attribute(pair)]) else "" for pair in asked
-    ]
+    guesses = [counter.most_common(1)[0][0] if (counter := values[_attribute(pair)]) else "" for pair in asked]
     return total_score(scores(asked, guesses))
 
 
@@ -183,13 +179,10 @@ def main() -> None:
 def _print_table(results: Sequence[Result]) -> None:
     print(f"{'':8} {'loss':>7} {'everyday':>9} {'right':>9} {'seconds':>8}  by kind")
     for result in results:
-        kinds = " ".join(
-            f"{kind} {score.right}/{score.total}" for kind, score in sorted(result.by_kind.items())
-        )
+        kinds = " ".join(f"{kind} {score.right}/{score.total}" for kind, score in sorted(result.by_kind.items()))
         right = f"{result.score.right}/{result.score.total}"
         print(
-            f"{result.label:8} {result.loss:7.3f} {result.everyday_loss:9.3f} "
-            f"{right:>9} {result.seconds:8.1f}  {kinds}"
+            f"{result.label:8} {result.loss:7.3f} {result.everyday_loss:9.3f} {right:>9} {result.seconds:8.1f}  {kinds}"
         )
 
 
