@@ -1,5 +1,6 @@
 """Recipes: the built-in ones, loading, overrides, and every problem told at once."""
 
+import re
 import tomllib
 
 import pytest
@@ -57,9 +58,9 @@ def keys(error):
 def test_a_built_in_recipe_loads_and_is_described_in_both_languages(name):
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert recipe.about.en.isascii()
-    assert recipe.about.en.endswith(".")
-    assert any("가" <= letter <= "힣" for letter in recipe.about.ko)
+    assert recipe.about.en.strip()
+    assert not re.search("[가-힣]", recipe.about.en)
+    assert re.search("[가-힣]", recipe.about.ko)
 
 
 def test_the_recipes_that_we_promise_are_there():
@@ -156,8 +157,9 @@ def test_a_key_in_the_wrong_section_is_sent_to_its_own(good, key):
     name = key.partition(".")[2]
     wrong = next(part for part in ("samples", "optim", "adapter") if f"{part}.{name}" not in defaults())
     homes = [known for known in defaults() if known.endswith(f".{name}")]
-    problem = next(problem for problem in refused(good, f"{wrong}.{name}=1").problems)
-    assert (problem.key, problem.params["close"] in homes) == ("recipe.unknown_key_close", True)
+    (problem,) = refused(good, f"{wrong}.{name}=1").problems
+    assert problem.key == "recipe.unknown_key_close"
+    assert problem.params["close"] in homes
 
 
 @pytest.mark.parametrize(("foreign", "ours"), _FOREIGN_NAMES.items())
@@ -239,8 +241,8 @@ def test_the_later_of_two_overrides_counts(good):
 
 
 def test_max_steps_on_the_command_line_replaces_the_epochs_of_the_recipe():
-    recipe = load_recipe("koalpaca-24gb", ["train.max_steps=7"])
-    assert (recipe.train.max_steps, recipe.train.epochs) == (7, None)
+    recipe = load_recipe("koalpaca-24gb", ["train.max_steps=70"])
+    assert (recipe.train.max_steps, recipe.train.epochs) == (70, None)
     assert "epochs" not in recipe.train.model_fields_set
 
 
