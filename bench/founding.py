@@ -9,7 +9,7 @@ Random weights give honest speed and memory, and losses that can be compared wit
     python bench/founding.py recording DIR DATA.jsonl --steps 60
     python bench/founding.py repeat DIR DATA.jsonl --steps 20
 
-Each prints one JSON line.
+Each prints one JSON line. ``--plain-memory`` is for a shared GPU on which managed memory is unwelcome.
 """
 
 from __future__ import annotations
@@ -250,6 +250,16 @@ def run_recording(model: str, data: str, steps: int) -> dict[str, Any]:
     }
 
 
+def _plain_memory() -> None:
+    """Keep the paged optimizer's state in ordinary GPU memory: the same class and arithmetic, nothing to page."""
+    from bitsandbytes.optim.optimizer import Optimizer8bit
+
+    def buffer(_: Any, weight: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.zeros_like(weight, dtype=dtype)
+
+    Optimizer8bit.get_state_buffer = buffer
+
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -300,6 +310,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="")
     parser.add_argument("--layers", type=int, default=40)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--plain-memory", action="store_true")
     args = parser.parse_args()
     stages = {
         "jinmaek": run_jinmaek,
@@ -312,6 +323,8 @@ def main() -> None:
     elif args.stage == "make-data":
         found = make_data(args.first, args.second)
     else:
+        if args.plain_memory:
+            _plain_memory()
         found = stages[args.stage](args.first, args.second, args.steps)
         found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     print(json.dumps(found), flush=True)

@@ -223,7 +223,9 @@ def test_an_empty_value_takes_the_key_out(good):
     assert load_recipe(good, ["optim.lr="]) == load_recipe(good)
 
 
-@pytest.mark.parametrize("override", ["max_steps", "max_steps=5", "train.max_steps", "=5", ".max_steps=5", "train.=5", ""])
+@pytest.mark.parametrize(
+    "override", ["max_steps", "max_steps=5", "train.max_steps", "=5", ".max_steps=5", "train.=5", ""]
+)
 def test_a_malformed_override_is_named(good, override):
     error = refused(good, override)
     assert keys(error) == ["recipe.bad_override"]

@@ -1,7 +1,6 @@
 """The run directory on disk: whole or absent, readable at any moment, and mended after a kill."""
 
 import json
-import os
 import threading
 
 import pytest
@@ -242,7 +241,7 @@ def test_a_manifest_that_the_full_disk_does_not_take_is_an_error(full_disk):
 
 
 def test_a_folder_that_is_gone_is_told_as_such(directory):
-    os.rmdir(directory.path)
+    directory.path.rmdir()
     with pytest.raises(StorageError) as caught:
         StepWriter(directory.steps_path)
     assert str(caught.value).startswith(f"{directory.steps_path} cannot be written: ")

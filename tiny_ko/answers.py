@@ -23,10 +23,15 @@ class Score(NamedTuple):
 
 def answer(model: Any, tokenizer: Any, questions: Sequence[str], device: str) -> list[str]:
     """Answer each question greedily."""
+    prompts = [PROMPT.format(question=question) for question in questions]
+    return complete(model, tokenizer, prompts, device)
+
+
+def complete(model: Any, tokenizer: Any, prompts: Sequence[str], device: str) -> list[str]:
+    """Continue each prompt greedily."""
     texts: list[str] = []
-    for start in range(0, len(questions), _BATCH):
-        chunk = questions[start : start + _BATCH]
-        texts += _answer_batch(model, tokenizer, chunk, device)
+    for start in range(0, len(prompts), _BATCH):
+        texts += _complete_batch(model, tokenizer, list(prompts[start : start + _BATCH]), device)
     return texts
 
 
@@ -58,9 +63,8 @@ def count_right(model: Any, tokenizer: Any, pairs: Sequence[Pair], device: str) 
 
 
 @torch.no_grad()
-def _answer_batch(model: Any, tokenizer: Any, questions: Sequence[str], device: str) -> list[str]:
+def _complete_batch(model: Any, tokenizer: Any, prompts: list[str], device: str) -> list[str]:
     # Rows end together only when the padding is on their left.
-    prompts = [PROMPT.format(question=question) for question in questions]
     inputs = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt").to(device)
     model.eval()
     written = model.generate(

@@ -22,6 +22,7 @@ class Figures:
     train_rows: int
     held_out_rows: int
     before_tuning: Score
+    casually_known: Score
 
 
 _CARD: Final = """\
@@ -64,6 +65,7 @@ format is what fine-tuning teaches.
 | validation loss (nats per token, documents held back) | {validation:.3f} |
 | last training loss | {training:.3f} |
 | held-out questions right before tuning | {right} of {total} |
+| the same facts asked in the casual form of pre-training | {known} of {asked} |
 | pre-training time | {seconds:.0f} s |
 | device | {device} |
 | fine-tuning rows / held-out rows | {train_rows} / {held_out_rows} |
@@ -93,6 +95,8 @@ def model_card(figures: Figures) -> str:
         training=outcome.training_loss,
         right=figures.before_tuning.right,
         total=figures.before_tuning.total,
+        known=figures.casually_known.right,
+        asked=figures.casually_known.total,
         seconds=outcome.seconds,
         device=figures.device,
         train_rows=figures.train_rows,

@@ -18,6 +18,7 @@ from tiny_ko.corpus import pretraining_documents
 from tiny_ko.facts import DATA_DIR, load_domains
 from tiny_ko.instructions import Pair, Split, instruction_pairs, write_pairs
 from tiny_ko.pretrain import Outcome, Plan, new_model, pretrain, save_model
+from tiny_ko.probe import count_known
 from tiny_ko.tokenizer import save_tokenizer, train_tokenizer
 
 GPU_TOKENS: Final = 60_000_000
@@ -86,15 +87,22 @@ def _instruction(pair: Pair) -> str:
     return f"{PROMPT.format(question=pair['question'])} {pair['answer']}"
 
 
-def _before(folder: Path, split: Split, device: str) -> Score:
-    """Ask the saved model, so that what is measured is what is shipped."""
-    model: Any = GPTNeoXForCausalLM.from_pretrained(folder, dtype=torch.float32)
+def _ask(options: argparse.Namespace, split: Split) -> tuple[Score, Score]:
+    """Ask the saved model, so that what is measured is what is shipped.
+
+    Returns its scores in the instruction format and in the casual form.
+    """
+    folder = options.out / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    return count_right(model.to(device), tokenizer, split.held_out, device)
+    model: Any = GPTNeoXForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.to(options.device)
+    before = count_right(model, tokenizer, split.held_out, options.device)
+    return before, count_known(model, tokenizer, split.held_out, options.device, options.data)
 
 
 def _figures(options: argparse.Namespace, split: Split, corpus: _Corpus, outcome: Outcome) -> Figures:
     domains = load_domains(options.data)
+    before_tuning, casually_known = _ask(options, split)
     return Figures(
         outcome=outcome,
         device=_device_name(options.device),
@@ -106,7 +114,8 @@ def _figures(options: argparse.Namespace, split: Split, corpus: _Corpus, outcome
         facts=sum(len(domain.rows) * len(domain.attributes) for domain in domains),
         train_rows=len(split.train),
         held_out_rows=len(split.held_out),
-        before_tuning=_before(options.out / "model", split, options.device),
+        before_tuning=before_tuning,
+        casually_known=casually_known,
     )
 
 

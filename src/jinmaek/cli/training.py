@@ -49,6 +49,8 @@ def quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    # On the CPU there is nothing to page: the plain optimizer does the same.
+    warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
 
 
 class _Flag:

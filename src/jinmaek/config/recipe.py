@@ -32,7 +32,7 @@ class ModelSection(Section):
     """The frozen base model."""
 
     name: Annotated[str, Field(min_length=1)]
-    """Hub name, folder, or ``builtin:tiny-ko``."""
+    """Hub name, folder, or ``builtin:tiny-ko/model``."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     quantization: Literal["nf4", "fp4", "int8", "none"] = "nf4"
@@ -53,27 +53,40 @@ class AdapterSection(Section):
     """The LoRA adapter that is trained."""
 
     rank: Annotated[int, Field(ge=1)] = 16
+    """Width of the low-rank update."""
     alpha: Annotated[float, Field(gt=0)] = 32
+    """The update is multiplied by alpha / rank (rsLoRA: alpha / √rank)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs set to 0 in training."""
     targets: Names | Literal["all-linear", "peft"] = "all-linear"
     """Module names, ``all-linear``, or ``peft`` (PEFT's choice for the architecture)."""
     rslora: bool = False
+    """Rank-stabilised LoRA."""
     dora: bool = False
+    """Weight-decomposed LoRA."""
 
 
 class DataSection(Section):
     """What is learnt."""
 
     source: Annotated[str, Field(min_length=1)]
-    """Hub name, a .json, .jsonl, .csv, .tsv or .parquet file, or ``builtin:tiny-ko``."""
+    """Hub name, a .json, .jsonl, .csv, .tsv or .parquet file, or ``builtin:tiny-ko/train.jsonl``."""
     subset: str | None = None
+    """Configuration of a hub data set."""
     split: str = "train"
+    """Split of a hub data set."""
     format: Literal["auto", "pairs", "text", "messages"] = "auto"
+    """Question and answer, plain text, or chat messages; by default told from the columns."""
     question_column: str | None = None
+    """By default instruction, question, Q or prompt."""
     answer_column: str | None = None
+    """By default output, answer, A, completion or response."""
     context_column: str | None = None
+    """By default input or context; may be empty in a row."""
     text_column: str | None = None
+    """By default text."""
     messages_column: str | None = None
+    """By default messages or conversations."""
     template: str = "koalpaca"
     """``koalpaca``, ``chat`` (the tokenizer's), or text with {question}, {answer} and perhaps {context}."""
     system: str | None = None
@@ -96,8 +109,11 @@ class TrainSection(Section):
     """The loop."""
 
     precision: Dtype = "bf16"
+    """Of the forward pass; the adapter, its gradient and the optimizer are fp32 in any case."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps to run."""
     epochs: Annotated[float, Field(gt=0)] | None = None
+    """Or how often each example is seen."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Examples in a microbatch (without packing)."""
     batch_tokens: Annotated[int, Field(ge=8)] = 2048
@@ -107,17 +123,23 @@ class TrainSection(Section):
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
     """Gradients longer than this are shortened to it; 0 never."""
     seed: Annotated[int, Field(ge=0)] = 42
+    """Of order, held-out split, fresh adapter and dropout."""
     max_skipped_steps: Annotated[int, Field(ge=1)] = 10
     """So many steps in a row without an update end the run."""
     loss_scale_init: Annotated[float, Field(gt=0)] = 65536.0
+    """fp16: the loss scale of the first step."""
     loss_scale_min: Annotated[float, Field(gt=0)] = 1.0
+    """fp16: the floor; without one the scale falls to 0 and nothing is ever learnt again."""
     loss_scale_growth_steps: Annotated[int, Field(ge=1)] = 2000
+    """fp16: finite steps in a row until the scale doubles."""
     checkpoint_every: Annotated[int, Field(ge=0)] = 100
-    """0 writes one checkpoint, at the end."""
+    """Steps between checkpoints; 0 writes one checkpoint, at the end."""
     keep_checkpoints: Annotated[int, Field(ge=1)] = 3
+    """The last so many stay on disk."""
     eval_every: Annotated[int, Field(ge=0)] = 0
     """Held-out loss every so many steps; it is always taken before and after."""
     log_every: Annotated[int, Field(ge=1)] = 10
+    """Steps between printed lines (every step is recorded)."""
     deterministic: bool = True
     """Only kernels that repeat to the bit."""
 
@@ -126,13 +148,16 @@ class OptimSection(Section):
     """The optimizer and its schedule."""
 
     name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = "adamw"
+    """torch's fused AdamW, or one of bitsandbytes'; paged ones lend host memory when the GPU's is short."""
     lr: Annotated[float, Field(gt=0)] = 2e-4
+    """Learning rate at its highest."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Updates in which lr rises from 0."""
     schedule_steps: Annotated[int, Field(ge=1)] | None = None
     """Updates until lr reaches 0; by default the run's steps."""
 
