@@ -24,8 +24,8 @@ CHATML = (
 )
 
 
-def make_tokenizer(*, merges=0, adds_start=False, end=END, **names):
-    """A byte-level tokenizer, one token a byte unless ``merges`` are learnt; it may open every text with <s>."""
+def make_tokenizer(*, merges=0, frame="$A", end=END, **names):
+    """A byte-level tokenizer, one token a byte unless ``merges`` are learnt; ``frame`` is put around every text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -37,16 +37,17 @@ def make_tokenizer(*, merges=0, adds_start=False, end=END, **names):
     )
     texts = [pair_document("0", "koalpaca", question, "", answer).text for question, answer in PAIRS] * 3
     tokenizer.train_from_iterator(texts, trainer)
-    if adds_start:
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", special_tokens=[(START, 1)])
-        names["bos_token"] = START
+    tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=[(END, 0), (START, 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, **names)
 
 
 BYTES = make_tokenizer(pad_token=END)
 MERGED = make_tokenizer(merges=200)
-STARTING = make_tokenizer(merges=200, adds_start=True)
-TOKENIZERS = pytest.mark.parametrize("tokenizer", [BYTES, MERGED, STARTING], ids=["bytes", "merged", "starting"])
+STARTING = make_tokenizer(merges=200, frame=f"{START} $A", bos_token=START)
+ENDING = make_tokenizer(merges=200, frame=f"$A {END}")
+TOKENIZERS = pytest.mark.parametrize(
+    "tokenizer", [BYTES, MERGED, STARTING, ENDING], ids=["bytes", "merged", "starting", "ending"]
+)
 
 
 def pair(answer="네.", question="뭐?", template="koalpaca", name="0"):
@@ -69,7 +70,7 @@ def test_the_answer_and_the_end_are_learnt_and_nothing_else(tokenizer, question,
     assert learnt_text(example, tokenizer) == f" {answer}{END}"
     given_text = tokenizer.decode(example.input_ids[~example.learn]).removeprefix(START)
     assert given_text == f"### 질문: {question}\n\n### 답변:"
-    assert example.input_ids[-1] == tokenizer.eos_token_id
+    assert np.flatnonzero(example.input_ids == tokenizer.eos_token_id).tolist() == [example.num_tokens - 1]
     assert example.num_loss_tokens == example.learn.sum()
 
 
@@ -161,7 +162,7 @@ def load(tmp_path):
 
     def loaded(rows, tokenizer=BYTES, seed=0, **settings):
         path = tmp_path / "rows.jsonl"
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         return load_data(DataSection(source=str(path), **{"held_out": 0.0} | settings), tokenizer, seed)
 
     return loaded
@@ -197,9 +198,10 @@ def test_rows_with_nothing_left_to_learn_are_an_error(load):
     assert caught.value.render("ko").startswith("행 2개 가운데 data.max_length = 64 안에")
 
 
-def test_a_row_with_an_empty_answer_is_left_out(load):
+@pytest.mark.parametrize("template", ["koalpaca", "<q>{question}</q><a>{answer}</a>"])
+def test_a_row_with_an_empty_answer_is_left_out(load, template):
     """It would teach the model to say nothing."""
-    data = load(rows("하나", "", "  \n", "둘"))
+    data = load(rows("하나", "", "  \n", "둘"), template=template)
     assert [example.id for example in data.train] == ["0", "3"]
     assert data.report.num_without_answer == 2
 
@@ -216,6 +218,12 @@ def test_decomposed_hangul_is_composed_and_counted(load):
 def test_a_hanja_with_two_code_points_is_no_decomposed_hangul(load):
     """KS X 1001 gives some characters a second code point; NFC changes them, but nothing was decomposed."""
     assert load(rows("\uf9e1 씨")).report.num_composed == 0
+
+
+def test_half_a_character_is_told_with_its_row(load):
+    """JSON can name half of an emoji; no tokenizer takes it."""
+    with pytest.raises(DataError, match="^Row 1 "):
+        load(rows("네.", "네 \ud83d"))
 
 
 def test_loss_on_all_learns_the_questions_too(load):
@@ -247,7 +255,7 @@ def test_plain_text_that_is_none_is_told_with_its_row(load):
         load([{"text": "옛날"}, {"text": None}])
 
 
-CHATTING = make_tokenizer(merges=200, adds_start=True, chat_template=CHATML)
+CHATTING = make_tokenizer(merges=200, frame=f"{START} $A", bos_token=START, chat_template=CHATML)
 
 
 @pytest.mark.parametrize("system", [None, "친절히."])

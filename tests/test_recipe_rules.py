@@ -1,8 +1,10 @@
 """Settings that a recipe would ignore, and settings that contradict each other: every rule with an example."""
 
+from typing import Literal, get_args, get_origin
+
 import pytest
 
-from jinmaek.config import recipe_from_dict
+from jinmaek.config import Recipe, recipe_from_dict
 from jinmaek.config.load import defaults
 from jinmaek.config.relevance import CONFLICTS, IGNORED, is_local
 from jinmaek.core.errors import RecipeError
@@ -33,6 +35,21 @@ IDLE = {
     ("train.keep_checkpoints", "train.checkpoint_every"): (2, 0, 50),
     ("optim.schedule_steps", "optim.schedule"): (100, "constant", "cosine"),
     ("samples.max_new_tokens", "samples.questions"): (32, [], ["무엇?"]),
+}
+# Of readers that choose among a few: all the choices that make the key idle.
+IDLE_CHOICES = {
+    "model.double_quant": {"int8", "none"},
+    "model.compute_dtype": {"int8", "none"},
+    "data.question_column": {"text", "messages"},
+    "data.answer_column": {"text", "messages"},
+    "data.context_column": {"text", "messages"},
+    "data.text_column": {"pairs", "messages"},
+    "data.messages_column": {"pairs", "text"},
+    "data.template": {"text"},
+    "train.loss_scale_init": {"bf16", "fp32"},
+    "train.loss_scale_min": {"bf16", "fp32"},
+    "train.loss_scale_growth_steps": {"bf16", "fp32"},
+    "optim.schedule_steps": {"constant"},
 }
 LIVE_NEEDS = {"data.messages_column": {"data.template": "chat"}}
 
@@ -121,6 +138,18 @@ def test_a_default_that_would_be_ignored_is_no_problem(rule):
     section, _, name = rule.reader.partition(".")
     read = getattr(getattr(made({rule.reader: idle}), section), name)
     assert read == (tuple(idle) if isinstance(idle, list) else idle)
+
+
+def choices(key):
+    """What a setting chooses among; nothing where it is open-ended."""
+    section, _, name = key.partition(".")
+    kind = Recipe.model_fields[section].annotation.model_fields[name].annotation
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def test_each_choice_of_a_reader_makes_the_right_keys_idle():
+    found = {rule.key: set(filter(rule.when, choices(rule.reader))) for rule in IGNORED if choices(rule.reader)}
+    assert found == IDLE_CHOICES
 
 
 def test_a_reader_that_is_not_given_counts_with_its_default():

@@ -92,15 +92,21 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> list[Pr
         if not (equals and dot and section and name):
             problems.append(Problem("recipe.bad_override", {"override": override}))
         elif not text.strip():
-            values.get(section, {}).pop(name, None)
+            _take_out(values, section, name)
         elif isinstance(values.setdefault(section, {}), dict):
             values[section][name] = _toml_value(text.strip())
             given.add(f"{section}.{name}")
     for key in given:
         section, _, name = _ALTERNATIVES.get(key, "").partition(".")
         if name and f"{section}.{name}" not in given:
-            values.get(section, {}).pop(name, None)
+            _take_out(values, section, name)
     return problems
+
+
+def _take_out(values: dict[str, Any], section: str, name: str) -> None:
+    table = values.get(section)
+    if isinstance(table, dict):
+        table.pop(name, None)
 
 
 def _toml_value(text: str) -> Any:
@@ -164,8 +170,8 @@ def _unknown_key(loc: Sequence[str]) -> Problem:
     key = ".".join(loc)
     known = list(defaults()) if len(loc) > 1 else list(Recipe.model_fields)
     close = [_FOREIGN_NAMES[loc[-1]]] if loc[-1] in _FOREIGN_NAMES else []
+    close = close or [name for name in known if len(loc) > 1 and name.split(".")[-1] == loc[-1]]
     close = close or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    close = close or [name for name in known if name.split(".")[-1] == loc[-1]]
     if close:
         return Problem("recipe.unknown_key_close", {"key": key, "close": close[0]})
     siblings = [name for name in known if len(loc) == 1 or name.startswith(f"{loc[0]}.")]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 BUILTIN_PREFIX = "builtin:"
+DATA_ENDINGS = (".csv", ".json", ".jsonl", ".parquet", ".tsv")
 Dtype = Literal["bf16", "fp16", "fp32"]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinmaek.config.recipe import BUILTIN_PREFIX
+from jinmaek.config.recipe import BUILTIN_PREFIX, DATA_ENDINGS
 from jinmaek.core.errors import Problem
 
 Values = Mapping[str, Any]
@@ -36,8 +36,16 @@ class Conflict:
 
 
 def is_local(source: str) -> bool:
-    """Whether a name means a file or folder of this machine (or the embedded one) and not the hub."""
-    return source.startswith((BUILTIN_PREFIX, ".", "/", "~")) or Path(source).suffix != "" or Path(source).exists()
+    """Whether a name means a file or folder of this machine (or the embedded one) and not the hub.
+
+    A dot alone says nothing: beomi/KoAlpaca-v1.1a lies on the hub.
+    """
+    return source.startswith((BUILTIN_PREFIX, ".", "/", "~")) or is_data_file(source) or Path(source).exists()
+
+
+def is_data_file(source: str) -> bool:
+    """Whether a name ends as the files do that are read."""
+    return Path(source).suffix.lower() in DATA_ENDINGS
 
 
 def _is(*values: Any) -> Callable[[Any], bool]:

@@ -8,6 +8,7 @@ in a layer above, so that an error can say itself wherever it is raised
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -40,7 +41,7 @@ def default_lang(environ: Mapping[str, str] = os.environ) -> Lang:
     """``ko`` where the locale is Korean, ``en`` elsewhere (POSIX order: LC_ALL, LC_MESSAGES, LANG)."""
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if environ.get(name):
-            return "ko" if environ[name].lower().startswith("ko") else "en"
+            return "ko" if re.match(r"ko(?![a-z])|korean", environ[name].lower()) else "en"
     return "en"
 
 

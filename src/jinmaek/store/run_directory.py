@@ -120,9 +120,10 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file that may still be written to: a torn last line is left out."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    # Bytes: the torn line may end within a Korean letter.
+    with path.open("rb") as file:
         for line in file:
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             yield json.loads(line)
 

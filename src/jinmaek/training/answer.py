@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from jinmaek.config.recipe import DataSection
-from jinmaek.training.conversations import prompt_segments
+from jinmaek.training.conversations import Document, Segment, prompt_segments
+from jinmaek.training.examples import prompt_ids
 from jinmaek.training.model import autocast
 
 
@@ -25,17 +26,14 @@ def answer(
 
     ``dtype`` is autocast's, ``None`` for none. The model is left in the mode it was in.
     """
-    chat = section.template == "chat"
-    prompt = _chat_prompt(tokenizer, section, question) if chat else prompt_segments(section.template, question)[0]
-    encoded = tokenizer(prompt, add_special_tokens=not chat, return_tensors="pt")
-    # Only these two: GPT-NeoX's generate refuses token_type_ids.
-    inputs = {name: encoded[name].to(device) for name in ("input_ids", "attention_mask")}
+    ids = torch.tensor([prompt_ids(tokenizer, prompt_document(tokenizer, section, question))], device=device)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), autocast(device, dtype):
-            ids = model.generate(
-                **inputs,
+            said = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 eos_token_id=end_tokens(model, tokenizer),
@@ -44,8 +42,8 @@ def answer(
             )
     finally:
         model.train(was_training)
-    said: str = tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return said.strip()
+    text: str = tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)
+    return text.strip()
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -55,9 +53,12 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return sorted({tokenizer.eos_token_id, *listed})
 
 
-def _chat_prompt(tokenizer: Any, section: DataSection, question: str) -> str:
+def prompt_document(tokenizer: Any, section: DataSection, question: str) -> Document:
+    """The prompt of ``question``: what stands before the answer in a training example."""
+    if section.template != "chat":
+        return Document("", (Segment(prompt_segments(section.template, question)[0], False),))
     messages = [{"role": "user", "content": question}]
     if section.system:
         messages.insert(0, {"role": "system", "content": section.system})
-    prompt: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return prompt
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return Document("", (Segment(text, False),), complete=True)

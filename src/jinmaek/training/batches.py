@@ -154,7 +154,7 @@ class BatchPlan:
 
     def num_steps(self, epochs: float) -> int:
         """Steps in so many epochs."""
-        return max(1, math.ceil(epochs * self.steps_per_epoch))
+        return max(1, math.ceil(round(epochs * self.steps_per_epoch, 6)))
 
     def microbatches(self, step: int) -> list[list[Example]]:
         """The examples of step ``step`` (1 is the first), microbatch by microbatch."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
+
+from jinja2 import TemplateError
 
 from jinmaek.config.recipe import DataSection
 from jinmaek.core.errors import DataError
@@ -24,6 +28,11 @@ _PAIR_COLUMNS = (
     ("prompt", "completion", None),
     ("prompt", "response", None),
 )
+_NAMES_OF: Mapping[Kind, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "pairs": ("question", "answer", "context"),
+    "text": ("text",),
+}
 _MESSAGE_COLUMNS = ("messages", "conversations")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
 
@@ -49,6 +58,11 @@ class Document:
         """All of it."""
         return "".join(segment.text for segment in self.segments)
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether there is more than white space to learn."""
+        return any(segment.learn and segment.text.strip() for segment in self.segments)
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -73,6 +87,8 @@ def find_columns(row: Row, section: DataSection) -> Columns:
         if column is not None and column not in row:
             raise DataError("data.no_column", key=f"data.{key}_column", column=column, columns=", ".join(row))
     kinds: tuple[Kind, ...] = ("messages", "pairs", "text") if section.format == "auto" else (section.format,)
+    # What is named must not be passed over for what is guessed.
+    kinds = tuple(sorted(kinds, key=lambda kind: not any(named[key] for key in _NAMES_OF[kind])))
     for kind in kinds:
         columns = _FINDERS[kind](row, named)
         if columns is not None:
@@ -116,7 +132,8 @@ def prompt_segments(template: str, question: str, context: str = "") -> tuple[st
     if template == "koalpaca":
         template = KOALPACA_CONTEXT if context else KOALPACA
     before, _, after = template.partition("{answer}")
-    filled = before.replace("{question}", question).replace("{context}", context)
+    values = {"{question}": question, "{context}": context}
+    filled = re.sub(r"\{question\}|\{context\}", lambda found: values[found[0]], before)
     prompt = filled.rstrip(" ")
     return prompt, filled[len(prompt) :], after
 
@@ -124,7 +141,7 @@ def prompt_segments(template: str, question: str, context: str = "") -> tuple[st
 def pair_document(id: str, template: str, question: str, context: str, answer: str) -> Document:
     """A question and its answer in ``template`` (``koalpaca`` or a text with placeholders)."""
     prompt, gap, after = prompt_segments(template, question, context)
-    return Document(id, (Segment(prompt, False), Segment(gap + answer + after, True)))
+    return Document(id, (Segment(prompt, False), Segment(gap + answer + after, bool(answer.strip()))))
 
 
 def row_messages(row: Row, columns: Columns, number: int) -> list[Message]:
@@ -137,7 +154,7 @@ def row_messages(row: Row, columns: Columns, number: int) -> list[Message]:
         question, context, answer = pair_texts(row, columns, number)
         asked = f"{question}\n\n{context}" if context else question
         return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
-    raw = row[columns.messages or ""]
+    raw: Any = row.get(columns.messages or "")
     try:
         return [_message(item) for item in raw]
     except (KeyError, TypeError, AttributeError) as error:
@@ -145,9 +162,10 @@ def row_messages(row: Row, columns: Columns, number: int) -> list[Message]:
 
 
 def _message(item: Mapping[str, str]) -> Message:
-    if "from" in item:
-        return {"role": _SHAREGPT_ROLES.get(item["from"], item["from"]), "content": item["value"]}
-    return {"role": item["role"], "content": item["content"]}
+    role, content = (item["from"], item["value"]) if "from" in item else (item["role"], item["content"])
+    if not isinstance(role, str) or not isinstance(content, str):
+        raise TypeError("role and content are text")
+    return {"role": _SHAREGPT_ROLES.get(role, role) if "from" in item else role, "content": content}
 
 
 def pair_texts(row: Row, columns: Columns, number: int) -> tuple[str, str, str]:
@@ -161,7 +179,7 @@ def pair_texts(row: Row, columns: Columns, number: int) -> tuple[str, str, str]:
         if not isinstance(value, str):
             raise DataError("data.not_text", number=number, column=column, value=repr(value)[:80])
     context = row.get(columns.context) if columns.context else None
-    return str(question), context if isinstance(context, str) else "", str(answer)
+    return str(question), "" if context is None else str(context), str(answer)
 
 
 Render = Callable[..., Any]
@@ -177,6 +195,7 @@ def chat_document(id: str, messages: Sequence[Message], render: Render, number: 
     Raises:
         DataError: no assistant turn, or a template that rewrites earlier text so that a turn cannot be found.
     """
+    render = partial(_rendered, render, number)
     whole = render(messages, add_generation_prompt=False)
     segments: list[Segment] = []
     done = 0
@@ -192,13 +211,29 @@ def chat_document(id: str, messages: Sequence[Message], render: Render, number: 
     return Document(id, tuple(segment for segment in segments if segment.text), complete=True)
 
 
+def _rendered(render: Render, number: int, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    try:
+        text: str = render(messages, add_generation_prompt=add_generation_prompt)
+    except (TemplateError, ValueError) as error:  # transformers refuses an empty conversation with ValueError
+        raise DataError("data.template_failed", number=number, error=error) from error
+    return text
+
+
 def _turn_span(whole: str, messages: Sequence[Message], index: int, render: Render, number: int) -> tuple[int, int]:
-    prefix = render(messages[:index], add_generation_prompt=True)
-    alone = render(messages[: index + 1], add_generation_prompt=False)
+    """Where the answer and its end mark stand in ``whole``.
+
+    Rendered as the last turn, the answer may have more before it (Qwen's empty thought) than within a longer
+    conversation: what stands in ``whole`` is the turn from its beginning, or from the answer itself on.
+    """
     content = messages[index]["content"].strip()
-    found = whole.find(content, len(prefix)) if whole.startswith(prefix) else -1
-    if found < 0 or content not in alone:
-        raise DataError("data.template_not_prefix", number=number, turn=index + 1)
-    end_mark = alone[alone.rfind(content) + len(content) :].rstrip()
-    end = found + len(content)
-    return len(prefix), end + (len(end_mark) if whole.startswith(end_mark, end) else 0)
+    prefix = render(messages[:index], add_generation_prompt=True)
+    if not content:
+        return len(prefix), len(prefix)
+    alone = render(messages[: index + 1], add_generation_prompt=False)
+    turn = alone.removeprefix(prefix).rstrip()
+    starts = [0, *(found.start() for found in re.finditer(rf"(?=\s*{re.escape(content)})", turn))]
+    if alone.startswith(prefix) and whole.startswith(prefix) and len(starts) > 1:
+        for start in starts:
+            if whole.startswith(turn[start:], len(prefix)):
+                return len(prefix), len(prefix) + len(turn) - start
+    raise DataError("data.template_not_prefix", number=number, turn=index + 1)

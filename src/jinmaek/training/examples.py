@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from jinmaek.training.conversations import (
 from jinmaek.training.sources import Row, read_rows
 
 MAX_HELD_OUT = 500
+_DECOMPOSED = re.compile("[\u1100-\u1112][\u1161-\u1175]|[\uac00-\ud7a3][\u11a8-\u11c2]")  # what NFC joins
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,12 +119,22 @@ def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Ex
     """
     keys = [_content_key(example, seed) for example in examples]
     count = max(1, min(MAX_HELD_OUT, round(share * len(examples))))
-    last = sorted(set(keys))[min(count, len(set(keys))) - 1]
-    held_out = [example for example, key in zip(examples, keys, strict=True) if key <= last]
-    train = [example for example, key in zip(examples, keys, strict=True) if key > last]
+    chosen = _chosen(Counter(keys), count)
+    held_out = [example for example, key in zip(examples, keys, strict=True) if key in chosen]
+    train = [example for example, key in zip(examples, keys, strict=True) if key not in chosen]
     if not train:
         raise DataError("data.too_few", count=len(examples))
     return train, held_out
+
+
+def _chosen(copies: Mapping[bytes, int], count: int) -> set[bytes]:
+    """The smallest keys whose copies together are at most ``count``; one key at least."""
+    chosen: set[bytes] = set()
+    for key in sorted(copies):
+        if copies[key] <= count:
+            chosen.add(key)
+            count -= copies[key]
+    return chosen or {min(copies, key=lambda key: (copies[key], key))}
 
 
 def _content_key(example: Example, seed: int) -> bytes:
@@ -136,7 +150,10 @@ def _tokenised(source: str, section: DataSection, tokenizer: Any) -> tuple[list[
     examples, counts = tokenise(composed, tokenizer, section.max_length, learn_all=loss == "all")
     if not examples:
         raise DataError("data.nothing_to_learn", count=len(rows), max_length=section.max_length)
-    counts["num_composed"] = sum(new is not old for new, old in zip(composed, documents, strict=True))
+    counts["num_composed"] = sum(
+        new is not old and _DECOMPOSED.search(old.text) is not None
+        for new, old in zip(composed, documents, strict=True)
+    )
     return examples, counts, loss
 
 
@@ -162,7 +179,7 @@ def _documents(rows: Sequence[Row], columns: Columns, section: DataSection, toke
         name = str(number)
         if chat:
             messages = row_messages(row, columns, number)
-            if section.system and messages[0]["role"] != "system":
+            if section.system and [message["role"] for message in messages[:1]] != ["system"]:
                 messages.insert(0, {"role": "system", "content": section.system})
             yield chat_document(name, messages, render, number)
         elif columns.kind == "text":
@@ -176,6 +193,10 @@ def _documents(rows: Sequence[Row], columns: Columns, section: DataSection, toke
 
 def _composed(document: Document) -> Document:
     """The document in composed Hangul; a decomposed syllable would cost about twelve times the tokens."""
+    try:
+        document.text.encode()
+    except UnicodeEncodeError as error:  # JSON can name half of a surrogate pair
+        raise DataError("data.half_character", number=document.id, error=error) from error
     if unicodedata.is_normalized("NFC", document.text):
         return document
     segments = (Segment(unicodedata.normalize("NFC", part.text), part.learn) for part in document.segments)
@@ -209,7 +230,7 @@ def tokenise(
             counts["num_truncated"] += 1
             counts["num_truncated_tokens"] += len(ids) - max_length
         example = Example(document.id, np.asarray(ids[:max_length], np.int64), learn[:max_length])
-        if example.num_loss_tokens:
+        if example.num_loss_tokens and (learn_all or document.has_answer):
             examples.append(example)
         else:
             counts["num_without_answer"] += 1
@@ -217,14 +238,24 @@ def tokenise(
 
 
 def _encoded(documents: Sequence[Document], tokenizer: Any) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
-    for start in range(0, len(documents), 1000):
-        chunk = documents[start : start + 1000]
-        texts = [document.text for document in chunk]
-        # A text that brings its own opening token must not get a second one.
-        own_start = tokenizer.bos_token and all(text.startswith(tokenizer.bos_token) for text in texts)
-        special = not (chunk[0].complete or own_start)
-        encoded = tokenizer(texts, add_special_tokens=special, return_offsets_mapping=True)
-        yield from zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    for special, group in groupby(documents, lambda document: wants_special(tokenizer, document)):
+        texts = [document.text for document in group]
+        for start in range(0, len(texts), 1000):
+            chunk = texts[start : start + 1000]
+            encoded = tokenizer(chunk, add_special_tokens=special, return_offsets_mapping=True)
+            yield from zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+
+
+def wants_special(tokenizer: Any, document: Document) -> bool:
+    """Whether the tokenizer adds its own special tokens: not to a text that brings its opening token itself."""
+    own_start = tokenizer.bos_token and document.text.startswith(tokenizer.bos_token)
+    return not (document.complete or own_start)
+
+
+def prompt_ids(tokenizer: Any, prompt: Document) -> list[int]:
+    """Token ids of a prompt, as the beginning of a training example has them: never with an end at its end."""
+    ids: list[int] = tokenizer(prompt.text, add_special_tokens=wants_special(tokenizer, prompt))["input_ids"]
+    return ids[:-1] if ids[-1] == tokenizer.eos_token_id and not prompt.complete else ids
 
 
 def _learn_flags(document: Document, offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:

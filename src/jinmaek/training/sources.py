@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from itertools import islice
@@ -90,6 +91,7 @@ def _object(row: Any, path: Path, number: int, key: str) -> Row:
 
 def _read_separated(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
+        csv.field_size_limit(sys.maxsize)  # Python's own limit is 128 KiB
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         for row in reader:
             if None in row or None in row.values():
