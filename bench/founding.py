@@ -15,8 +15,8 @@ Each prints one JSON line. ``--plain-memory`` is for a shared GPU on which manag
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import shutil
 import statistics
 import tempfile
 import time
@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from founding_inputs import make_data, make_model
 
-from jinmaek import load_recipe, read_steps, train
+from jinmaek import StepRecord, load_recipe, read_steps, train
 from jinmaek.config.recipe import Recipe
 from jinmaek.pulse.listener import RunListener
 from jinmaek.training.determinism import repeatable
@@ -42,79 +43,15 @@ def recipe_for(model: str, data: str, steps: int, *settings: str) -> Recipe:
     return load_recipe("koalpaca-polyglot-12.8b", given)
 
 
-def make_model(folder: str, tokenizer: str, layers: int) -> dict[str, Any]:
-    """Write a checkpoint of polyglot-ko-12.8b's shape (fp16 as published, random weights)."""
-    from safetensors.torch import save_file
-    from transformers import GPTNeoXConfig
-
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    hidden, wide = 5120, 20480
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    generator = torch.Generator(device).manual_seed(0)
-    index: dict[str, str] = {}
-
-    def normal(*shape: int) -> torch.Tensor:
-        return (torch.randn(*shape, device=device, dtype=torch.float16, generator=generator) * 0.02).cpu()
-
-    def put(name: str, weights: dict[str, torch.Tensor]) -> None:
-        save_file(weights, path / name, metadata={"format": "pt"})
-        index.update(dict.fromkeys(weights, name))
-
-    one, zero = torch.ones(hidden, dtype=torch.float16), torch.zeros(hidden, dtype=torch.float16)
-    put(
-        "ends.safetensors",
-        {
-            "gpt_neox.embed_in.weight": normal(30080, hidden),
-            "embed_out.weight": normal(30080, hidden),
-            "gpt_neox.final_layer_norm.weight": one.clone(),
-            "gpt_neox.final_layer_norm.bias": zero.clone(),
-        },
-    )
-    shapes = {
-        "attention.query_key_value": (3 * hidden, hidden),
-        "attention.dense": (hidden, hidden),
-        "mlp.dense_h_to_4h": (wide, hidden),
-        "mlp.dense_4h_to_h": (hidden, wide),
-    }
-    for layer in range(layers):
-        prefix = f"gpt_neox.layers.{layer}."
-        weights = {}
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            weights |= {f"{prefix}{name}.weight": one.clone(), f"{prefix}{name}.bias": zero.clone()}
-        for name, shape in shapes.items():
-            weights[f"{prefix}{name}.weight"] = normal(*shape)
-            weights[f"{prefix}{name}.bias"] = torch.zeros(shape[0], dtype=torch.float16)
-        put(f"layer-{layer}.safetensors", weights)
-    (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    config = GPTNeoXConfig(
-        vocab_size=30080, hidden_size=hidden, intermediate_size=wide, num_hidden_layers=layers,
-        num_attention_heads=40, max_position_embeddings=2048, rotary_pct=0.5, use_parallel_residual=True,
-        layer_norm_eps=1e-5, hidden_act="gelu", bos_token_id=0, eos_token_id=0, tie_word_embeddings=False,
-        architectures=["GPTNeoXForCausalLM"], dtype="float16",
-    )  # fmt: skip
-    config.save_pretrained(path)
-    shutil.copy(tokenizer, path / "tokenizer.json")
-    tokens = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "unk_token": "<|unk|>"}
-    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **tokens}))
-    return {"stage": "make-model", "layers": layers}
-
-
-def make_data(rows: str, out: str) -> dict[str, Any]:
-    """Rows of the text-only KoAlpaca file back into its own columns, instruction and output."""
-    pairs = []
-    for line in Path(rows).read_text("utf-8").splitlines():
-        asked, _, said = json.loads(line)["text"].partition("\n\n### 답변: ")
-        pairs.append({"instruction": asked.removeprefix("### 질문: "), "output": said.removesuffix("<|endoftext|>")})
-    Path(out).write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), "utf-8")
-    return {"stage": "make-data", "rows": len(pairs)}
-
-
 class _Clock(RunListener):
-    """When the first step was about to start."""
+    """When the first step was about to start, and when each ended."""
 
     def on_ready(self, session: Session, path: Path) -> None:
         self.ready = time.perf_counter()
+        self.ends: list[float] = []
+
+    def on_step(self, record: StepRecord) -> None:
+        self.ends.append(time.perf_counter())
 
 
 def run_jinmaek(model: str, data: str, steps: int) -> dict[str, Any]:
@@ -124,7 +61,8 @@ def run_jinmaek(model: str, data: str, steps: int) -> dict[str, Any]:
         result = train(recipe_for(model, data, steps), run_dir=Path(folder) / "run", listener=clock)
         records = read_steps(result.path / "steps.jsonl")
     losses = [record.loss for record in records]
-    seconds = [record.seconds for record in records[WARMUP_STEPS:]]
+    # Step end to step end, as for the Trainer: with everything that happens between steps.
+    seconds = [after - before for before, after in itertools.pairwise(clock.ends)][WARMUP_STEPS - 1 :]
     tokens = [record.num_tokens for record in records[WARMUP_STEPS:]]
     return {
         "stage": "jinmaek",
@@ -218,36 +156,49 @@ def _figures(losses: list[Any], seconds: list[Any], tokens: list[Any]) -> dict[s
 
 
 def run_recording(model: str, data: str, steps: int) -> dict[str, Any]:
-    """Time of a step with everything recorded against a step that only trains, turn about on the same batches."""
-    recipe = recipe_for(model, data, 2 * steps)
-    with repeatable(True, choose_device()):
-        session = make_session(recipe, load_session_data(recipe))
-        session.training.model.train()
-        times: dict[str, list[float]] = {"recorded": [], "bare": []}
-        kept = None
-        for number in range(1, steps + WARMUP_STEPS + 1):
-            batches = session.plan.batches(number)
-            for kind in ("recorded", "bare") if number % 2 else ("bare", "recorded"):
+    """What recording and repeatability cost, turn about on the same batches.
+
+    ``recorded`` is jinmaek's step as it trains, ``bare`` the same without anything recorded, ``unrepeatable``
+    the recorded one with torch free to choose its kernels. Each batch is seen once untimed: the first visit to
+    a length pays for allocations and kernel choices.
+    """
+    recipe = recipe_for(model, data, 4 * steps)
+    session = make_session(recipe, load_session_data(recipe))
+    session.training.model.train()
+    device = session.training.device
+    kinds = {
+        "recorded": (True, lambda number, batches: _recorded_step(session, number, batches)),
+        "bare": (True, lambda number, batches: _bare_step(session, batches)),
+        "unrepeatable": (False, lambda number, batches: _recorded_step(session, number, batches)),
+    }
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for number in range(1, steps + 1):
+        batches = session.plan.batches(number)
+        turn = number % len(kinds)
+        order = [*list(kinds)[turn:], *list(kinds)[:turn]]
+        for timed, kind in enumerate((order[0], *order)):
+            deterministic, run = kinds[kind]
+            with repeatable(deterministic, device):
                 _wait()
                 started = time.perf_counter()
-                if kind == "recorded":
-                    outcome = run_step(session.training, number, batches)
-                    if kept is not None:
-                        kept.record()
-                    kept = outcome
-                else:
-                    _bare_step(session, batches)
+                run(number, batches)
                 _wait()
-                if number > WARMUP_STEPS:
+                if timed:
                     times[kind].append(time.perf_counter() - started)
-    ratios = [on / off for on, off in zip(times["recorded"], times["bare"], strict=True)]
-    return {
-        "stage": "recording",
-        "recorded_ms": round(statistics.median(times["recorded"]) * 1e3, 2),
-        "bare_ms": round(statistics.median(times["bare"]) * 1e3, 2),
-        "overhead_median_percent": round((statistics.median(ratios) - 1) * 100, 2),
-        "overhead_mean_percent": round((sum(times["recorded"]) / sum(times["bare"]) - 1) * 100, 2),
-    }
+    return {"stage": "recording", "steps": steps, **_costs(times)}
+
+
+def _recorded_step(session: Session, number: int, batches: list[Any]) -> None:
+    run_step(session.training, number, batches).record()
+
+
+def _costs(times: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians, and medians and quartiles of the ratios pair by pair, in per cent."""
+    found: dict[str, Any] = {f"{kind}_ms": round(statistics.median(values) * 1e3, 2) for kind, values in times.items()}
+    for name, slow, fast in (("recording", "recorded", "bare"), ("repeatability", "recorded", "unrepeatable")):
+        ratios = [on / off - 1 for on, off in zip(times[slow], times[fast], strict=True)]
+        found[f"{name}_percent"] = [round(share * 100, 2) for share in statistics.quantiles(ratios, n=4)]
+    return found
 
 
 def _plain_memory() -> None:

@@ -1,7 +1,8 @@
 """Only kernels that repeat to the bit, and what they are called.
 
-On the GPU, flash attention's backward does not repeat, the memory-efficient one does and costs about 3 %
-(``docs/performance.md``); cuBLAS repeats with a fixed workspace.
+On the GPU the memory-efficient attention splits its backward over the keys and adds the parts up in any order,
+unless torch is told to be deterministic; flash attention's backward has no such mode that repeats. cuBLAS
+repeats with a fixed workspace. What it costs is in ``docs/performance.md``.
 """
 
 from __future__ import annotations
@@ -25,5 +26,18 @@ def repeatable(enabled: bool, device: torch.device) -> Iterator[str]:
 
         # cuBLAS reads this when its first handle is made.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
-            yield f"memory-efficient attention, cuBLAS workspace {os.environ['CUBLAS_WORKSPACE_CONFIG']}"
+        with sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]), _deterministic_algorithms():
+            yield f"deterministic kernels, cuBLAS workspace {os.environ['CUBLAS_WORKSPACE_CONFIG']}"
+
+
+@contextmanager
+def _deterministic_algorithms() -> Iterator[None]:
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    # Filling fresh memory would hide a read of unwritten memory at the price of one more write of everything.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
