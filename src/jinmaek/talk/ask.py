@@ -31,8 +31,6 @@ def ask(run_dir: str | Path, question: str, *, base: bool = False, max_new_token
         RunError: no such run, or neither adapter nor checkpoint in it.
         ModelError: the base cannot be loaded.
     """
-    from peft import PeftModel
-
     directory = RunDirectory.open(Path(run_dir))
     recipe = recipe_from_dict(directory.read_manifest()["recipe"])
     adapter = _adapter(directory)
@@ -40,6 +38,8 @@ def ask(run_dir: str | Path, question: str, *, base: bool = False, max_new_token
     device = choose_device()
     plain: Any = load_base(recipe.model, recipe.train.precision, device)
     dtype = None if recipe.train.precision == "fp32" else DTYPES[recipe.train.precision]
+
+    from peft import PeftModel
 
     def said(model: nn.Module) -> str:
         return answer(
