@@ -6,7 +6,7 @@ Random weights give honest speed and memory, and losses that can be compared wit
     python bench/founding.py make-data ROWS.jsonl OUT.jsonl
     python bench/founding.py jinmaek DIR DATA.jsonl --steps 200
     python bench/founding.py trainer DIR DATA.jsonl --steps 200
-    python bench/founding.py recording DIR DATA.jsonl --steps 60
+    python bench/founding.py recording DIR DATA.jsonl --steps 12
     python bench/founding.py repeat DIR DATA.jsonl --steps 20
 
 Each prints one JSON line. ``--plain-memory`` is for a shared GPU on which managed memory is unwelcome.
@@ -20,6 +20,8 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from jinmaek.training.session import Session, load_session_data, make_session
 from jinmaek.training.step import run_step, summed_loss
 
 WARMUP_STEPS = 20
+REPEATS = 7
 
 
 def recipe_for(model: str, data: str, steps: int, *settings: str) -> Recipe:
@@ -122,13 +125,8 @@ def run_trainer(model: str, data: str, steps: int) -> dict[str, Any]:
         train_dataset=[{"ids": example.input_ids.tolist()} for example in examples],
         data_collator=collate,
         callbacks=[Clock()],
-        args=transformers.TrainingArguments(
-            output_dir=tempfile.mkdtemp(), per_device_train_batch_size=2, gradient_accumulation_steps=1,
-            max_steps=steps, learning_rate=1e-4, fp16=True, logging_steps=10, optim="paged_adamw_8bit",
-            report_to="none", save_strategy="no", train_sampling_strategy="sequential",
-            remove_unused_columns=False, disable_tqdm=True,
-        ),
-    )  # fmt: skip
+        args=_trainer_arguments(steps),
+    )
     trainer.train()
     _wait()
     seconds = [after - before for before, after in zip(Clock.ends, Clock.ends[1:], strict=False)][WARMUP_STEPS - 1 :]
@@ -141,6 +139,27 @@ def run_trainer(model: str, data: str, steps: int) -> dict[str, Any]:
         **figures,
         "windows": [round(w, 4) for w in windows],
     }
+
+
+def _trainer_arguments(steps: int) -> Any:
+    """The founding script's arguments; the order is the data set's, so that both trainers see the same batches."""
+    import transformers
+
+    return transformers.TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=1,
+        max_steps=steps,
+        learning_rate=1e-4,
+        fp16=True,
+        logging_steps=10,
+        optim="paged_adamw_8bit",
+        report_to="none",
+        save_strategy="no",
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+    )
 
 
 def _figures(losses: list[Any], seconds: list[Any], tokens: list[Any]) -> dict[str, Any]:
@@ -156,49 +175,46 @@ def _figures(losses: list[Any], seconds: list[Any], tokens: list[Any]) -> dict[s
 
 
 def run_recording(model: str, data: str, steps: int) -> dict[str, Any]:
-    """What recording and repeatability cost, turn about on the same batches.
+    """What recording costs: a step as jinmaek trains against the same with nothing recorded.
 
-    ``recorded`` is jinmaek's step as it trains, ``bare`` the same without anything recorded, ``unrepeatable``
-    the recorded one with torch free to choose its kernels. Each batch is seen once untimed: the first visit to
-    a length pays for allocations and kernel choices.
+    Each batch is run untimed first (the first visit to a length pays for allocations and kernel choices), then
+    ``REPEATS`` times each way in turn; the cost is the ratio of the two medians, batch by batch.
     """
-    recipe = recipe_for(model, data, 4 * steps)
-    session = make_session(recipe, load_session_data(recipe))
-    session.training.model.train()
-    device = session.training.device
-    kinds = {
-        "recorded": (True, lambda number, batches: _recorded_step(session, number, batches)),
-        "bare": (True, lambda number, batches: _bare_step(session, batches)),
-        "unrepeatable": (False, lambda number, batches: _recorded_step(session, number, batches)),
+    recipe = recipe_for(model, data, 4 * REPEATS * steps)
+    with repeatable(True, choose_device()):
+        session = make_session(recipe, load_session_data(recipe))
+        session.training.model.train()
+        costs, recorded, bare = [], [], []
+        for number in range(1, steps + 1):
+            batches = session.plan.batches(number)
+            record, plain = partial(_recorded_step, session, number, batches), partial(_bare_step, session, batches)
+            record()
+            plain()
+            times = [(_seconds(record), _seconds(plain)) for _ in range(REPEATS)]
+            on, off = (statistics.median(column) for column in zip(*times, strict=True))
+            costs.append((on / off - 1) * 100)
+            recorded.append(on)
+            bare.append(off)
+    return {
+        "stage": "recording",
+        "batches": steps,
+        "recorded_ms": round(statistics.median(recorded) * 1e3, 2),
+        "bare_ms": round(statistics.median(bare) * 1e3, 2),
+        "cost_percent_quartiles": [round(share, 2) for share in statistics.quantiles(costs, n=4)],
+        "cost_percent_of_sums": round((sum(recorded) / sum(bare) - 1) * 100, 2),
     }
-    times: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for number in range(1, steps + 1):
-        batches = session.plan.batches(number)
-        turn = number % len(kinds)
-        order = [*list(kinds)[turn:], *list(kinds)[:turn]]
-        for timed, kind in enumerate((order[0], *order)):
-            deterministic, run = kinds[kind]
-            with repeatable(deterministic, device):
-                _wait()
-                started = time.perf_counter()
-                run(number, batches)
-                _wait()
-                if timed:
-                    times[kind].append(time.perf_counter() - started)
-    return {"stage": "recording", "steps": steps, **_costs(times)}
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    _wait()
+    started = time.perf_counter()
+    run()
+    _wait()
+    return time.perf_counter() - started
 
 
 def _recorded_step(session: Session, number: int, batches: list[Any]) -> None:
     run_step(session.training, number, batches).record()
-
-
-def _costs(times: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians, and medians and quartiles of the ratios pair by pair, in per cent."""
-    found: dict[str, Any] = {f"{kind}_ms": round(statistics.median(values) * 1e3, 2) for kind, values in times.items()}
-    for name, slow, fast in (("recording", "recorded", "bare"), ("repeatability", "recorded", "unrepeatable")):
-        ratios = [on / off - 1 for on, off in zip(times[slow], times[fast], strict=True)]
-        found[f"{name}_percent"] = [round(share * 100, 2) for share in statistics.quantiles(ratios, n=4)]
-    return found
 
 
 def _plain_memory() -> None:
