@@ -62,6 +62,7 @@ def train(
         raise RecipeError("run.recipe_missing")
     # A misspelt recipe is told at once, before torch is loaded.
     chosen = None if recipe is None else load_recipe(recipe, settings or ())
+    typer.echo(say("cli.starting", spoken), err=True)  # importing torch takes seconds
     from jinmaek.cli.training import run_training
 
     result = run_training(chosen, resume, run_dir, spoken)

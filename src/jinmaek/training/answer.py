@@ -43,7 +43,8 @@ def answer(
     finally:
         model.train(was_training)
     text: str = tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True)
-    return text.strip()
+    # An answer cut at max_new_tokens may end within a letter.
+    return text.rstrip("\ufffd").strip()
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
