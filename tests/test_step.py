@@ -50,6 +50,21 @@ def test_lr_is_the_one_the_step_used(session):
     assert [record.lr for record in records] == pytest.approx([1e-3, 1e-3 * 11 / 12, 1e-3 * 10 / 12])
 
 
+@pytest.mark.parametrize("max_steps", [3, 12, 24])
+def test_the_schedule_has_its_own_length(make_session, max_steps):
+    """The founding author changed only max_steps, and with it every lr."""
+    session = make_session(train={"max_steps": max_steps}, optim={"schedule_steps": 24})
+    records = [run_step(session.training, step, session.plan.batches(step)).record() for step in (1, 2, 3)]
+    assert [record.lr for record in records] == pytest.approx([1e-3, 1e-3 * 23 / 24, 1e-3 * 22 / 24])
+
+
+def test_warm_up_rises_to_the_lr_and_constant_stays(make_session):
+    session = make_session(optim={"schedule": "constant", "warmup_steps": 2})
+    records = [run_step(session.training, step, session.plan.batches(step)).record() for step in range(1, 6)]
+    assert [record.lr for record in records] == pytest.approx([0.0, 5e-4, 1e-3, 1e-3, 1e-3])
+    assert records[0].update_ratio is None, "nothing divided by an lr of 0"
+
+
 def test_group_norms_add_up_to_the_gradient_norm(session):
     record = run_step(session.training, 1, session.plan.batches(1)).record()
     assert set(record.groups) == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
