@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from founding_inputs import make_data, make_model
+from founding_inputs import make_data, make_model, plain_memory
 
 from jinmaek import StepRecord, load_recipe, read_steps, train
 from jinmaek.config.recipe import Recipe
@@ -129,7 +129,7 @@ def run_trainer(model: str, data: str, steps: int) -> dict[str, Any]:
     )
     trainer.train()
     _wait()
-    seconds = [after - before for before, after in zip(Clock.ends, Clock.ends[1:], strict=False)][WARMUP_STEPS - 1 :]
+    seconds = [after - before for before, after in itertools.pairwise(Clock.ends)][WARMUP_STEPS - 1 :]
     lengths = [sum(len(ex.input_ids) for ex in examples[at : at + 2]) for at in range(0, len(examples), 2)]
     windows = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     figures = _figures([], seconds, lengths[WARMUP_STEPS:])
@@ -217,16 +217,6 @@ def _recorded_step(session: Session, number: int, batches: list[Any]) -> None:
     run_step(session.training, number, batches).record()
 
 
-def _plain_memory() -> None:
-    """Keep the paged optimizer's state in ordinary GPU memory: the same class and arithmetic, nothing to page."""
-    from bitsandbytes.optim.optimizer import Optimizer8bit
-
-    def buffer(_: Any, weight: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        return torch.zeros_like(weight, dtype=dtype)
-
-    Optimizer8bit.get_state_buffer = buffer
-
-
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -291,7 +281,7 @@ def main() -> None:
         found = make_data(args.first, args.second)
     else:
         if args.plain_memory:
-            _plain_memory()
+            plain_memory()
         found = stages[args.stage](args.first, args.second, args.steps)
         found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     print(json.dumps(found), flush=True)

@@ -1,4 +1,6 @@
-"""What bench/founding.py trains on: a random checkpoint of polyglot-ko's shape, and KoAlpaca's rows."""
+"""What bench/founding.py trains on: a random checkpoint of polyglot-ko's shape and KoAlpaca's rows.
+
+And, where managed memory is unwelcome, plain memory for the paged optimizer."""
 
 from __future__ import annotations
 
@@ -76,3 +78,13 @@ def make_data(rows: str, out: str) -> dict[str, Any]:
         pairs.append({"instruction": asked.removeprefix("### 질문: "), "output": said.removesuffix("<|endoftext|>")})
     Path(out).write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), "utf-8")
     return {"stage": "make-data", "rows": len(pairs)}
+
+
+def plain_memory() -> None:
+    """Keep the paged optimizer's state in ordinary GPU memory: the same class and arithmetic, nothing to page."""
+    from bitsandbytes.optim.optimizer import Optimizer8bit
+
+    def buffer(_: Any, weight: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.zeros_like(weight, dtype=dtype)
+
+    Optimizer8bit.get_state_buffer = buffer

@@ -3,7 +3,8 @@
     python -m bench.quickstart [--seeds 0 1 2]
 
 A question counts as right when the answer holds the fact's value (``expects`` in held_out.jsonl). The commonest
-value of each kind would answer about a tenth of them. Prints one JSON line a seed.
+value of each kind would answer about a tenth of them. Prints that guess and one
+JSON line a seed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,22 @@ class _Keep(RunListener):
         return right, total
 
 
+def commonest_right() -> int:
+    """Held-out questions that the commonest trained value of their kind and attribute would answer."""
+    values: dict[str, Counter[str]] = defaultdict(Counter)
+    for pair in read_pairs(builtin_path("builtin:tiny-ko/train.jsonl")):
+        if expected := pair.get("expects"):
+            values[_attribute(pair["id"])][expected] += 1
+    held_out = read_pairs(builtin_path("builtin:tiny-ko/held_out.jsonl"))
+    guesses = {attribute: counted.most_common(1)[0][0] for attribute, counted in values.items()}
+    return sum(guesses.get(_attribute(pair["id"])) == pair["expects"] for pair in held_out if pair.get("expects"))
+
+
+def _attribute(name: str) -> str:
+    kind, _, rest = name.partition("/")
+    return f"{kind}/{rest.rpartition('/')[2]}"
+
+
 def measure(seed: int) -> dict[str, Any]:
     """One quickstart with this seed."""
     keep = _Keep()
@@ -57,6 +75,7 @@ def main() -> None:
     """Measure each seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    print(json.dumps({"commonest_value_right": commonest_right()}), flush=True)
     for seed in parser.parse_args().seeds:
         print(json.dumps(measure(seed)), flush=True)
 

@@ -29,7 +29,7 @@ def write(tmp_path):
     return written
 
 
-def told(path, *, key, english):
+def assert_told(path, *, key, english):
     """The error of a source that cannot be read: its key, the whole of its English text, and Korean beside it."""
     with pytest.raises(DataError) as caught:
         read(path)
@@ -97,7 +97,7 @@ def test_only_the_first_rows_are_read(write):
 
 def test_a_missing_file_is_told_with_the_place_that_was_looked_at(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    told(
+    assert_told(
         "rows.jsonl",
         key="data.file_missing",
         english=rf"No file PATH \(looked at {re.escape(str(tmp_path))}/rows\.jsonl\)\. Check data\.source\.",
@@ -105,11 +105,11 @@ def test_a_missing_file_is_told_with_the_place_that_was_looked_at(tmp_path, monk
 
 
 def test_a_folder_is_no_file(tmp_path):
-    told(tmp_path, key="data.file_missing", english="No file PATH .*")
+    assert_told(tmp_path, key="data.file_missing", english="No file PATH .*")
 
 
 def test_an_unknown_ending_is_told_with_the_known_ones(write):
-    told(
+    assert_told(
         write("rows.xlsx", "PK"),
         key="data.unknown_kind",
         english=r"PATH: this kind of file is not read\. Known endings: \.csv, \.json, \.jsonl, \.parquet, \.tsv\.",
@@ -118,7 +118,7 @@ def test_an_unknown_ending_is_told_with_the_known_ones(write):
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
 def test_a_broken_line_is_told_with_its_number_and_text(write, name):
-    told(
+    assert_told(
         write(name, json_lines(ROWS) + '\n{"question": "끊긴\n'),
         key="data.broken_line",
         english=r'PATH, line 4: no valid JSON \([A-Z][^()]+\)\. \{"question": "끊긴',
@@ -126,11 +126,11 @@ def test_a_broken_line_is_told_with_its_number_and_text(write, name):
 
 
 def test_a_long_broken_line_is_shortened(write):
-    told(write("rows.jsonl", "x" * 5000), key="data.broken_line", english=r"PATH, line 1: .{1,60} x{80}")
+    assert_told(write("rows.jsonl", "x" * 5000), key="data.broken_line", english=r"PATH, line 1: .{1,60} x{80}")
 
 
 def test_a_broken_array_is_told_with_its_line(write):
-    told(
+    assert_told(
         write("rows.json", '[\n  {"question": "가"},\n  {"question": }\n]'),
         key="data.broken_line",
         english=r"PATH, line 3: no valid JSON \(Expecting value\)\. ",
@@ -139,7 +139,7 @@ def test_a_broken_array_is_told_with_its_line(write):
 
 @pytest.mark.parametrize(("value", "shown"), [('["가"]', r"\['가'\]"), ("3", "3"), ('"글"', "'글'"), ("null", "None")])
 def test_a_line_that_is_no_object_is_told(write, value, shown):
-    told(
+    assert_told(
         write("rows.jsonl", json_lines(ROWS) + value + "\n"),
         key="data.not_object_line",
         english=rf'PATH, line 3: expected an object like \{{"question": …\}}, found {shown}\.',
@@ -147,7 +147,7 @@ def test_a_line_that_is_no_object_is_told(write, value, shown):
 
 
 def test_an_item_that_is_no_object_is_told(write):
-    told(
+    assert_told(
         write("rows.json", '[{"question": "가"}, "나"]'),
         key="data.not_object_item",
         english=r"PATH, item 2 of the array: expected an object like .*, found '나'\.",
@@ -158,7 +158,7 @@ def test_an_item_that_is_no_object_is_told(write):
 @pytest.mark.parametrize("ending", ["csv", "tsv"])
 def test_a_ragged_row_is_told_with_its_line(write, row, ending):
     text = f'question,answer\n"두\n줄",가\n{row}\n'.replace(",", "," if ending == "csv" else "\t")
-    told(
+    assert_told(
         write(f"rows.{ending}", text),
         key="data.ragged_row",
         english=r"PATH, line 4: more or fewer fields than the 2 columns of the header\.",
@@ -175,7 +175,7 @@ def test_a_ragged_row_is_told_with_its_line(write, row, ending):
     ],
 )
 def test_a_cp949_file_is_told_how_to_be_converted(write, name, text):
-    told(
+    assert_told(
         write(name, text, "cp949"),
         key="data.not_utf8",
         english=r"PATH is not UTF-8 \(.*\)\. Save it as UTF-8, for example: iconv -f cp949 -t utf-8\.",
@@ -190,19 +190,19 @@ def test_a_cp949_file_is_told_how_to_be_converted(write, name, text):
     ],
 )  # fmt: skip
 def test_a_file_without_rows_is_told(write, name, text):
-    told(write(name, text), key="data.empty", english=r"PATH holds no examples\.")
+    assert_told(write(name, text), key="data.empty", english=r"PATH holds no examples\.")
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing", b"{}"])
 def test_a_broken_parquet_file_is_told(write, content):
-    told(write("rows.parquet", content), key="data.unreadable", english=r"PATH cannot be read: .+")
+    assert_told(write("rows.parquet", content), key="data.unreadable", english=r"PATH cannot be read: .+")
 
 
 def test_a_file_that_cannot_be_opened_is_told(tmp_path):
     """A name in a loop of links is a file to nobody."""
     loop = tmp_path / "rows.jsonl"
     loop.symlink_to(loop)
-    told(loop, key="data.file_missing", english="No file PATH .*")
+    assert_told(loop, key="data.file_missing", english="No file PATH .*")
 
 
 def test_what_is_not_shipped_is_told():
@@ -230,3 +230,10 @@ def test_a_hub_name_that_cannot_be_loaded_is_named(monkeypatch, tmp_path, name):
     assert key == "data.hub_failed"
     assert english.startswith(f"Data set {name} could not be loaded from the hub: ")
     assert korean.startswith(f"허브에서 데이터셋 {name} 을(를) 불러오지 못했습니다: ")
+
+
+def test_every_ending_that_counts_as_a_file_is_read():
+    from jinmaek.config.recipe import DATA_ENDINGS
+    from jinmaek.training.sources import _READERS
+
+    assert set(_READERS) == set(DATA_ENDINGS)

@@ -66,8 +66,7 @@ class TrainingView(RunListener):
         self._say("cli.run", path=path)
         self._data(session)
         groups = ", ".join(f"{name} {size:,}" for name, size in session.groups.items())
-        total = sum(session.groups.values())
-        self._say("cli.trainable", num_weights=total, groups=groups, device=session.training.device.type)
+        self._say("cli.trainable", num_weights=session.num_weights, groups=groups, device=session.training.device.type)
 
     def _data(self, session: Session) -> None:
         report = session.data.report

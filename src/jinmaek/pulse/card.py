@@ -65,7 +65,7 @@ def write_card(folder: Path, session: Session, evaluations: Sequence[Mapping[str
         rank=recipe.adapter.rank,
         alpha=recipe.adapter.alpha,
         dropout=recipe.adapter.dropout,
-        num_weights=sum(weight.numel() for weight in session.training.params.values()),
+        num_weights=session.num_weights,
         groups=", ".join(session.groups),
         max_steps=session.max_steps,
         precision=recipe.train.precision,

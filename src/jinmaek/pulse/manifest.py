@@ -25,13 +25,12 @@ _PACKAGES = (
 
 def make_manifest(session: Session, determinism: str) -> dict[str, Any]:
     """The manifest of a run that is about to start."""
-    params = session.training.params
     return {
         "name": session.recipe.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "recipe": session.recipe.model_dump(mode="json", exclude_unset=True),
-        "settings": session.recipe.model_dump(mode="json"),
+        "settings": settings(session),
         "max_steps": session.max_steps,
         "schedule_steps": session.recipe.optim.schedule_steps or session.max_steps,
         "seed": session.recipe.train.seed,
@@ -41,8 +40,8 @@ def make_manifest(session: Session, determinism: str) -> dict[str, Any]:
         "device": device_facts(session.training.device),
         "data": asdict(session.data.report),
         "trainable": {
-            "num_tensors": len(params),
-            "num_weights": sum(weight.numel() for weight in params.values()),
+            "num_tensors": len(session.training.params),
+            "num_weights": session.num_weights,
             "groups": session.groups,
         },
         "fingerprints": fingerprints(session),
@@ -59,14 +58,20 @@ def fingerprints(session: Session) -> dict[str, str]:
     }
 
 
-def check_same(recorded: dict[str, Any], now: dict[str, Any]) -> None:
+def settings(session: Session) -> dict[str, Any]:
+    """Every setting, stated or default."""
+    return session.recipe.model_dump(mode="json")
+
+
+def check_same(recorded: dict[str, Any], session: Session) -> None:
     """Refuse to go on with a run whose settings (a default moved), data, order, adapter or base changed.
 
     Raises:
         RunError: naming each that differs.
     """
-    changed = [name for name, value in recorded["fingerprints"].items() if now["fingerprints"][name] != value]
-    changed += ["settings"] if recorded["settings"] != now["settings"] else []
+    now = fingerprints(session)
+    changed = [name for name, value in recorded["fingerprints"].items() if now[name] != value]
+    changed += ["settings"] if recorded["settings"] != settings(session) else []
     if changed:
         raise RunError.of([Problem(f"run.changed_{name}") for name in changed])
 

@@ -72,7 +72,6 @@ class Recorder:
         self._listener = listener
         self._interrupted = interrupted
         self.guard = guard
-        self.num_updates = 0
         self.num_tokens = 0
         self.seconds = 0.0
 
@@ -84,7 +83,6 @@ class Recorder:
         """Write the step, then judge it."""
         self._writer.append(record)
         self.guard.observe(record)
-        self.num_updates += bool(record.optimizer_stepped)
         self.num_tokens += record.num_tokens or 0
         self.seconds += record.seconds or 0.0
         if not record.optimizer_stepped:

@@ -77,7 +77,7 @@ def resume(
         raise RunError("run.complete", path=directory.path)
     listener = listener or RunListener()
     with _prepared(recipe_from_dict(manifest["recipe"]), listener) as (session, _):
-        check_same(manifest, make_manifest(session, manifest["determinism"]))
+        check_same(manifest, session)
         kept = list_checkpoints(directory.checkpoints_path)
         done = load_checkpoint(session.training, kept[-1]) if kept else 0
         directory.append_event("resumed", step=done)
@@ -101,8 +101,7 @@ def _check_room(session: Session, path: Path) -> None:
     A checkpoint holds the adapter and AdamW's two moments in fp32; one more than ``keep_checkpoints`` exists
     while a new one is written, and the result comes on top.
     """
-    weights = sum(weight.numel() for weight in session.training.params.values())
-    need = weights * 4 * (3 * (session.recipe.train.keep_checkpoints + 1) + 1)
+    need = session.num_weights * 4 * (3 * (session.recipe.train.keep_checkpoints + 1) + 1)
     free = shutil.disk_usage(path).free
     if free < need:
         raise StorageError("storage.too_small", path=path.absolute(), need=need / 2**20, free=free / 2**20)

@@ -9,7 +9,7 @@ import torch
 from jinmaek.config.recipe import DataSection
 from jinmaek.training.conversations import Document, Segment, prompt_segments
 from jinmaek.training.examples import prompt_ids
-from jinmaek.training.model import autocast
+from jinmaek.training.model import autocast, pad_id
 
 
 def answer(
@@ -37,7 +37,7 @@ def answer(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 eos_token_id=end_tokens(model, tokenizer),
-                pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+                pad_token_id=pad_id(tokenizer),
                 use_cache=True,
             )
     finally:

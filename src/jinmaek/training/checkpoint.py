@@ -104,11 +104,6 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{_PREFIX}*") if (path / STATE_FILE).is_file())
 
 
-def checkpoint_step(path: Path) -> int:
-    """The step in a checkpoint's name."""
-    return int(path.name.removeprefix(_PREFIX))
-
-
 def write_whole(target: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a draft folder, force it to disk, then rename it: ``target`` is whole or absent."""
     draft = target.with_name(f".{target.name}.draft")

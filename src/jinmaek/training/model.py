@@ -44,6 +44,11 @@ def load_tokenizer(section: ModelSection) -> Any:
     return tokenizer
 
 
+def pad_id(tokenizer: Any) -> int:
+    """The padding token, or end-of-text where there is none."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
 def load_base(section: ModelSection, precision: Dtype, device: torch.device) -> Any:
     """The base model on ``device``, quantised as asked, frozen, ready to be trained through.
 

@@ -17,6 +17,7 @@ from jinmaek.training.model import (
     group_of,
     load_base,
     load_tokenizer,
+    pad_id,
     trainable,
 )
 from jinmaek.training.optim import LossScale, make_optimizer, make_schedule
@@ -41,6 +42,11 @@ class Session:
         for name, weight in self.training.params.items():
             sizes[group_of(name)] = sizes.get(group_of(name), 0) + weight.numel()
         return sizes
+
+    @property
+    def num_weights(self) -> int:
+        """Trainable weights in all."""
+        return sum(self.groups.values())
 
     @property
     def pad_id(self) -> int:
@@ -99,8 +105,3 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int]) ->
     )
     assert all(weight.dtype == torch.float32 for weight in params.values()), "adapter weights train in fp32"
     return Session(recipe, tokenizer, data, plan, training, max_steps)
-
-
-def pad_id(tokenizer: Any) -> int:
-    """The padding token, or end-of-text where there is none."""
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
