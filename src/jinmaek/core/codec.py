@@ -12,8 +12,21 @@ from jinmaek.core.record import GroupStats, StepRecord
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FLOAT_FIELDS = frozenset(
-    ("loss", "loss_reported", "grad_norm", "clip_ratio", "lr", "seconds", "loss_scale", "update_ratio")
+    (
+        "loss",
+        "loss_reported",
+        "grad_norm",
+        "clip_ratio",
+        "lr",
+        "seconds",
+        "loss_scale",
+        "update_ratio",
+        "epoch",
+        "token_accuracy",
+    )
 )
+# Only other trainers' logs say these; jinmaek's own lines do not spell them out.
+_FOREIGN: dict[str, Any] = {"num_steps": 1, "epoch": None, "token_accuracy": None}
 
 
 def plain(value: Any) -> Any:
@@ -42,6 +55,7 @@ def dump_line(value: Mapping[str, Any]) -> str:
 def encode_record(record: StepRecord) -> dict[str, Any]:
     """The record as a JSON-ready mapping; fields that were not observed are null."""
     row = {field.name: getattr(record, field.name) for field in fields(record)}
+    row = {name: value for name, value in row.items() if name not in _FOREIGN or value != _FOREIGN[name]}
     if record.groups is not None:
         row["groups"] = {name: _encode_group(stats) for name, stats in record.groups.items()}
     encoded: dict[str, Any] = plain(row)

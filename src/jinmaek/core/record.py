@@ -7,7 +7,8 @@ Everywhere in jinmaek three facts are kept apart: ``None`` is "not observed", Na
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,10 @@ class StepRecord:
         example_ids: ids of the step's examples, in order.
         groups: statistics by module name.
         digest: hash of the exact bits of loss and gradient norms; equal digests mean the same step.
+        num_steps: steps that the record sums up, ``step`` being the last of them (other trainers' logs print a
+            line every ten steps, say; jinmaek's own records are always of one step).
+        epoch: passes over the data so far, as a foreign log printed it.
+        token_accuracy: share of tokens guessed right, as a foreign log printed it.
     """
 
     step: int
@@ -61,3 +66,78 @@ class StepRecord:
     example_ids: tuple[str, ...] | None = None
     groups: Mapping[str, GroupStats] | None = None
     digest: str | None = None
+    num_steps: int = 1
+    epoch: float | None = None
+    token_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRecord:
+    """Held-out loss after ``step`` steps, mean nats a token; NaN where it was seen and not finite."""
+
+    step: int
+    loss: float
+    epoch: float | None = None
+
+
+RemarkKind = Literal[
+    "skipped",  # the trainer said that it threw a step away
+    "scale_floor",  # DeepSpeed: "Current loss scale already at minimum"
+    "no_grad_inputs",  # "None of the inputs have requires_grad=True. Gradients will be None"
+    "attention_kernel",  # a warning of cuDNN's or flash attention's backward
+    "out_of_memory",
+    "checkpoint",  # saved; ``text`` is its path
+    "resumed",  # training went on from ``step``
+    "end",  # the run's end; ``text`` says how
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something said beside the numbers. ``step`` is the last step before it, ``None`` if none was seen yet."""
+
+    kind: RemarkKind
+    step: int | None = None
+    text: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class RunFacts:
+    """What a source says of the run as a whole; ``None`` is "not said".
+
+    Attributes:
+        source: format the run was read from: ``jinmaek``, ``trainer_state``, ``console``, ``tensorboard``,
+            ``wandb``, ``csv``, ``jsonl`` …
+        steps_known: whether the records' ``step`` is the trainer's (else it counts the records).
+        filters_loss: whether the trainer may have replaced non-finite losses before it printed them
+            (transformers' ``logging_nan_inf_filter``).
+        objective: ``sft`` unless the log's columns say ``preference`` (DPO, ORPO, KTO …) or ``rl`` (GRPO, PPO …).
+        schedule: ``constant``, ``linear``, ``cosine`` …, with ``schedule_steps`` its length and ``warmup_steps``
+            its rise, in optimizer steps; ``peak_lr`` its highest value.
+        steps_per_epoch: optimizer steps of one pass over the data.
+        versions: versions of packages.
+        data: counts that jinmaek's data report holds (``num_examples``, ``num_truncated`` …).
+    """
+
+    source: str
+    steps_known: bool = True
+    filters_loss: bool | None = None
+    objective: Literal["sft", "preference", "rl"] = "sft"
+    max_steps: int | None = None
+    logging_steps: int | None = None
+    accumulation: int | None = None
+    schedule: str | None = None
+    schedule_steps: int | None = None
+    warmup_steps: int | None = None
+    peak_lr: float | None = None
+    max_grad_norm: float | None = None
+    weight_decay: float | None = None
+    precision: str | None = None
+    optimizer: str | None = None
+    steps_per_epoch: float | None = None
+    vocab_size: int | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+Item = StepRecord | EvaluationRecord | Remark
