@@ -1,0 +1,141 @@
+"""One log from its first line to the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Protocol
+
+from jinmaek.core.finding import Diagnosis, Finding, RuleResult
+from jinmaek.core.record import EvaluationRecord, Item, Remark, RunFacts, StepRecord
+from jinmaek.detect.conclude import conclude
+from jinmaek.detect.panel import Panel
+from jinmaek.detect.steps import Numbering, infer_steps
+
+MAX_NUMBERED = 200_000  # records of a log without steps that are held at once to number them
+SCHEDULE_RULE = "hidden-schedule-change"
+
+
+class Source(Protocol):
+    """A log: see :class:`jinmaek.ingest.LogSource`."""
+
+    @property
+    def name(self) -> str:
+        """Where it lies."""
+        ...
+
+    @property
+    def facts(self) -> RunFacts:
+        """Complete once the items are read."""
+        ...
+
+    @property
+    def unread(self) -> int:
+        """Lines that looked like records and were none."""
+        ...
+
+    def items(self) -> Iterator[Item]:
+        """Everything it tells, in step order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosed:
+    """A diagnosis, the loss as printed (for a picture: ``None`` where it was not finite), and the schedule."""
+
+    diagnosis: Diagnosis
+    series: tuple[tuple[int, float | None], ...]
+    peak_lr: float | None
+    schedule_steps: int | None
+    constant_lr: bool
+
+
+def diagnose(
+    source: Source, others: Sequence[Diagnosed] = (), progress: Callable[[int], None] = lambda num: None
+) -> Diagnosed:
+    """Judge a run by all rules.
+
+    Args:
+        source: the log; it is read once.
+        others: runs diagnosed before, to compare the schedule with.
+        progress: told the number of items read, every few thousand.
+
+    Raises:
+        LogError: from the source, if it cannot be read.
+    """
+    items = source.items()
+    first = list(islice(items, 1))
+    items = chain(first, items)
+    numbering = None
+    if not source.facts.steps_known:
+        held = list(islice(items, MAX_NUMBERED))
+        numbering = _number(held)
+        items = chain(_renumbered(held, numbering) if numbering else held, items)
+    panel = Panel(source.facts, numbering)
+    observe = panel.observe
+    for count, item in enumerate(items, 1):
+        observe(item)
+        if not count % 4096:
+            progress(count)
+    return _diagnosed(panel, source, others, inferred=numbering is not None)
+
+
+def _diagnosed(panel: Panel, source: Source, others: Sequence[Diagnosed], *, inferred: bool) -> Diagnosed:
+    trace = panel.trace
+    diagnosis = conclude(panel, source.name, source.unread, steps_inferred=inferred)
+    schedule = trace.numbering
+    length = schedule.schedule_steps if schedule is not None else trace.facts.schedule_steps or trace.facts.max_steps
+    mine = Diagnosed(
+        diagnosis,
+        tuple((point.step, point.mean) for point in trace.shown.closed()),
+        trace.odometer.max_lr if schedule is None else schedule.peak_lr,
+        length,
+        trace.odometer.constant,
+    )
+    return replace(mine, diagnosis=_compared(mine, others))
+
+
+def _compared(mine: Diagnosed, others: Sequence[Diagnosed]) -> Diagnosis:
+    """The same peak lr over another number of steps: every lr between differs, not only the length."""
+    diagnosis = mine.diagnosis
+    known = [each for each in others if each.schedule_steps and each.peak_lr and not each.constant_lr]
+    if not known or not mine.schedule_steps or not mine.peak_lr or mine.constant_lr:
+        result = RuleResult(rule=SCHEDULE_RULE, outcome="not_checkable", missing=("second_run",))
+        return replace(diagnosis, rules=(*diagnosis.rules, result))
+    other = next((each for each in known if each.schedule_steps != mine.schedule_steps), None)
+    result = RuleResult(rule=SCHEDULE_RULE, outcome="clear" if other is None else "found")
+    if other is None:
+        return replace(diagnosis, rules=(*diagnosis.rules, result))
+    note = Finding(
+        rule=SCHEDULE_RULE,
+        id=SCHEDULE_RULE,
+        severity="note",
+        confidence="established",
+        first_step=diagnosis.first_step or 0,
+        last_step=diagnosis.last_step or 0,
+        evidence={
+            "peak_lr": mine.peak_lr,
+            "schedule_steps": mine.schedule_steps,
+            "other_steps": other.schedule_steps,
+            "other_run": other.diagnosis.source,
+        },
+    )
+    return replace(diagnosis, rules=(*diagnosis.rules, result), notes=(*diagnosis.notes, note))
+
+
+def _number(held: Sequence[Item]) -> Numbering | None:
+    records = [item for item in held if isinstance(item, StepRecord) and item.lr is not None]
+    return infer_steps([record.lr for record in records], [record.epoch for record in records])
+
+
+def _renumbered(held: Sequence[Item], numbering: Numbering) -> Iterator[Item]:
+    """The items with the steps that the lr tells."""
+    step, index = 0, 0
+    for item in held:
+        if isinstance(item, StepRecord):
+            if item.lr is not None:
+                step, index = numbering.steps[index], index + 1
+            yield replace(item, step=step, num_steps=numbering.interval)
+        elif isinstance(item, EvaluationRecord | Remark):
+            yield replace(item, step=step)

@@ -1,0 +1,263 @@
+"""Stretches of records that show a numeric fault: a loss that is 0.0, NaN or infinite, a gradient that is not
+finite, an update that was thrown away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import isfinite, isinf
+from typing import TYPE_CHECKING
+
+from jinmaek.core.record import EvaluationRecord
+
+if TYPE_CHECKING:
+    from jinmaek.detect.trace import Trace
+
+MAX_EPISODES = 256
+MAX_KEPT = 64
+GAP_STEPS = 12  # healthy steps that do not end a stretch of per-step records
+GAP_RECORDS = 2  # the same for windows
+_DILUTED = 0.75  # of the level: a window this low beside dead ones was partly dead itself
+_BLOW_UP = 3.0  # times the level
+_ABSURD = 25.0  # nats: far worse than guessing among any vocabulary
+
+
+@dataclass(slots=True)
+class Before:
+    """The healthy run up to the fault, as it stood then."""
+
+    records: int
+    level: float | None
+    noise: float
+    value: float | None
+    step: int | None
+    rising: int  # consecutive rises of the loss that ended here
+    blow_up: tuple[int, float] | None = None
+
+
+@dataclass(slots=True)
+class Episode:
+    """One stretch. Counts are of faulty records; ``good_after`` of healthy ones since the last faulty one."""
+
+    before: Before
+    first_step: int
+    last_step: int = 0
+    records: int = 0
+    zeros: int = 0
+    zeros_without_gradient: int = 0
+    non_finite: int = 0
+    infinite: int = 0
+    alive_between: int = 0  # records at the ordinary level between faulty ones
+    alive_after: int = 0  # finite losses, diluted ones too, after the first bad one
+    grads_bad: int = 0
+    grads_absent: int = 0
+    grads_zero: int = 0
+    sentinels: int = 0
+    thrown_away: int = 0  # the record itself says that the optimizer did not step
+    applied_anyway: int = 0  # it says that it did
+    frozen: int = 0
+    partial: int = 0
+    moved: int = 0
+    accuracy_gone: int = 0
+    losses_alive: int = 0
+    read_skipped: int = 0
+    read_steps: int = 0
+    frozen_steps: int = 0
+    longest_frozen: int = 0
+    moved_after_freeze: int = 0
+    good_after: int = 0
+    scale_first: float | None = None
+    scale_last: float | None = None
+    evals_finite: int = 0
+    evals_bad: int = 0
+    lr_first: float | None = None
+    lr_last: float | None = None
+    finite_inside: list[tuple[int, float, int]] = field(default_factory=list)
+    windows: list[tuple[int, int, int]] = field(default_factory=list)
+
+    @property
+    def recovered(self) -> bool:
+        """Healthy records followed, more than separate two faults of one stretch."""
+        return self.good_after > GAP_RECORDS
+
+    @property
+    def from_start(self) -> bool:
+        """No healthy record came before."""
+        return self.before.records == 0
+
+    @property
+    def burst(self) -> float | None:
+        """A finite loss far beyond any level, before the fault or in it."""
+        if self.before.blow_up is not None:
+            return self.before.blow_up[1]
+        limit = _ABSURD if self.before.level is None else max(_ABSURD, _BLOW_UP * self.before.level)
+        highest = max((value for _, value, _ in self.finite_inside), default=0.0)
+        return highest if highest > limit else None
+
+    @property
+    def loss_bad(self) -> int:
+        """Records whose loss was masked or not finite."""
+        return self.zeros + self.non_finite
+
+
+class Episodes:
+    """Groups faulty records into stretches."""
+
+    def __init__(self) -> None:
+        self.all: list[Episode] = []
+        self.num_beyond = 0
+        self._healthy = 0
+        self._last_value: float | None = None
+        self._last_step: int | None = None
+        self._last_grad: float | None = None
+        self._rising = 0
+        self._blow_up: tuple[int, float] | None = None
+        self._last_good_step = 0
+        self._recent: list[tuple[int, int, int]] = []  # (step, applied, steps) of the last windows
+        self._gap: list[tuple[int, float, int]] = []
+        self._partial: tuple[int, float, int] | None = None
+
+    @property
+    def current(self) -> Episode | None:
+        """The latest stretch."""
+        return self.all[-1] if self.all else None
+
+    def add(self, trace: Trace) -> bool:
+        """Whether the record is faulty."""
+        record, reading = trace.record, trace.reading
+        skipped = reading is not None and reading.skipped > 0
+        grad = record.grad_norm
+        grad_bad = grad is not None and not isfinite(grad)
+        loss_bad = trace.loss_state in ("zero", "non_finite") and not _benign_zero(trace)
+        thrown = record.optimizer_stepped is False and record.num_loss_tokens != 0
+        if reading is not None and reading.applied is not None:
+            self._recent = [*self._recent[-2:], (record.step, round(reading.applied), record.num_steps)]
+        if not (loss_bad or grad_bad or thrown or skipped):
+            self._add_healthy(trace)
+            return False
+        episode = self._open(trace)
+        if episode is not None:
+            _count(episode, trace, loss_bad=loss_bad, grad_bad=grad_bad)
+        self._last_grad = grad
+        return True
+
+    def add_evaluation(self, evaluation: EvaluationRecord) -> None:
+        """A held-out loss that falls into a stretch tells whether the weights live."""
+        episode = self.current
+        if episode is not None and episode.good_after == 0:
+            episode.evals_finite += isfinite(evaluation.loss) and evaluation.loss > 0
+            episode.evals_bad += not isfinite(evaluation.loss)
+
+    def _add_healthy(self, trace: Trace) -> None:
+        record, value = trace.record, trace.value
+        episode = self.current
+        if episode is not None:
+            episode.good_after += 1
+            reading = trace.reading
+            if reading is not None and reading.moved and episode.longest_frozen:
+                episode.moved_after_freeze += 1
+            if value is not None and episode.good_after <= GAP_STEPS:
+                self._gap.append((record.step, value, record.num_steps))
+        if value is None or trace.loss_state != "finite":
+            if value is None:
+                self._healthy += 1
+                self._last_good_step = record.step
+            return
+        self._rising = self._rising + 1 if self._last_value is not None and value > self._last_value else 0
+        level = trace.level
+        known = level.count >= 2
+        big = value > _BLOW_UP * level.median + 8 * level.noise if known else value > _ABSURD
+        self._blow_up = (record.step, value) if big else None
+        low = known and value < _DILUTED * level.median - 2 * level.noise
+        self._partial = (record.step, value, record.num_steps) if low else None
+        self._healthy += not big
+        self._last_value, self._last_step, self._last_good_step = value, record.step, record.step
+
+    def _open(self, trace: Trace) -> Episode | None:
+        """The stretch that this record belongs to."""
+        record, episode = trace.record, self.current
+        if episode is not None and self._continues(episode, record.step, record.num_steps):
+            least = _DILUTED * (episode.before.level or 0.0)
+            episode.alive_after += len(self._gap)
+            episode.alive_between += sum(value > least for _, value, _ in self._gap)
+            episode.finite_inside.extend(self._gap[: MAX_KEPT - len(episode.finite_inside)])
+            self._gap.clear()
+            episode.good_after = 0
+            return episode
+        if len(self.all) >= MAX_EPISODES:
+            self.num_beyond += 1
+            return None
+        level = trace.level
+        before = Before(
+            self._healthy,
+            level.median if level.count >= 2 else self._last_value,
+            level.noise,
+            self._last_value,
+            self._last_step,
+            self._rising,
+            self._blow_up,
+        )
+        episode = Episode(before, first_step=record.step, windows=list(self._recent[:-1]))
+        if self._blow_up is not None:
+            episode.first_step = self._blow_up[0]
+        elif self._partial is not None and trace.loss_state in ("zero", "non_finite"):
+            episode.first_step = self._partial[0]
+            episode.finite_inside.append(self._partial)
+        self._gap.clear()
+        self.all.append(episode)
+        return episode
+
+    def _continues(self, episode: Episode, step: int, num_steps: int) -> bool:
+        return episode.good_after <= GAP_RECORDS or (num_steps == 1 and step - episode.last_step <= GAP_STEPS)
+
+
+def _benign_zero(trace: Trace) -> bool:
+    """GRPO starts at loss 0 by construction; its gradient lives."""
+    grad = trace.record.grad_norm
+    alive = grad is None or (isfinite(grad) and grad > 0.0)
+    return trace.facts.objective == "rl" and trace.loss_state == "zero" and alive
+
+
+def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) -> None:
+    from jinmaek.detect.trace import is_sentinel
+
+    record, reading, grad = trace.record, trace.reading, trace.record.grad_norm
+    episode.records += 1
+    episode.last_step = record.step
+    episode.good_after = 0
+    episode.zeros += trace.loss_state == "zero" and loss_bad
+    episode.zeros_without_gradient += trace.loss_state == "zero" and grad == 0.0
+    episode.non_finite += trace.loss_state == "non_finite"
+    episode.infinite += trace.value is not None and isinf(trace.value)
+    episode.alive_after += trace.loss_state == "finite" and episode.loss_bad > 0
+    episode.losses_alive += trace.loss_state == "finite"
+    episode.grads_bad += grad_bad
+    episode.grads_absent += grad is None
+    episode.grads_zero += grad == 0.0
+    episode.sentinels += grad is not None and loss_bad and is_sentinel(grad)
+    episode.thrown_away += record.optimizer_stepped is False
+    episode.applied_anyway += record.optimizer_stepped is True
+    episode.accuracy_gone += record.token_accuracy is not None and record.token_accuracy < 1e-3
+    if record.loss_scale is not None:
+        episode.scale_first = record.loss_scale if episode.scale_first is None else episode.scale_first
+        episode.scale_last = record.loss_scale
+    if trace.loss_state == "finite" and trace.value is not None and len(episode.finite_inside) < MAX_KEPT:
+        episode.finite_inside.append((record.step, trace.value, record.num_steps))
+    if record.lr is not None:
+        episode.lr_first = record.lr if episode.lr_first is None else episode.lr_first
+        episode.lr_last = record.lr
+    if reading is None:
+        return
+    if reading.applied is not None and len(episode.windows) < MAX_KEPT:
+        episode.windows.append((record.step, round(reading.applied), record.num_steps))
+    episode.read_skipped += reading.skipped
+    episode.read_steps += record.num_steps
+    if reading.frozen:
+        episode.frozen += 1
+        episode.frozen_steps += record.num_steps
+        episode.longest_frozen = max(episode.longest_frozen, episode.frozen_steps)
+    elif reading.skipped:
+        episode.partial += 1
+    elif reading.moved:
+        episode.moved += 1
+        episode.moved_after_freeze += episode.longest_frozen > 0 and reading.skipped == 0
+        episode.frozen_steps = 0

@@ -1,0 +1,1 @@
+"""The rules, by family; each has a page in docs/rules."""

@@ -1,0 +1,176 @@
+"""What the rules look at: the run so far, summed up in bounded memory, updated once for each record."""
+
+from __future__ import annotations
+
+from math import inf, isfinite, sqrt
+from typing import Literal
+
+from jinmaek.core.record import EvaluationRecord, Remark, RunFacts, StepRecord
+from jinmaek.detect.curve import Curve
+from jinmaek.detect.episodes import Episodes
+from jinmaek.detect.epochs import Epochs
+from jinmaek.detect.level import Level
+from jinmaek.detect.odometer import Odometer, Reading
+from jinmaek.detect.steps import Numbering
+
+HEAD = 4096  # first values kept exactly
+MAX_EVALUATIONS = 4096
+MAX_REMARKS = 1024
+
+LossState = Literal["absent", "finite", "zero", "non_finite"]
+
+
+class Trace:
+    """The run so far.
+
+    Attributes:
+        value: the record's loss: the raw one where there is one, else the reported one.
+        loss_state: ``zero`` means exactly 0.0 where the level before was not near 0.
+        fault: whether this record shows a numeric fault (see :class:`Episodes`).
+        level: of the healthy losses; ``grad_level``: of the healthy gradient norms.
+        seen: names of the fields that some record had.
+    """
+
+    def __init__(self, facts: RunFacts, numbering: Numbering | None = None) -> None:
+        self.facts = facts
+        self._numbering = numbering
+        self.record = StepRecord(step=0)
+        self.reading: Reading | None = None
+        self.value: float | None = None
+        self.loss_state: LossState = "absent"
+        self.fault = False
+        self.num_records = 0
+        self.first_step = 0
+        self.seen: set[str] = set()
+        self.level = Level()
+        self.grad_level = Level()
+        self.odometer = Odometer()
+        self.odometer.exact = numbering is not None
+        self.curve = Curve()  # healthy losses
+        self.shown = Curve()  # losses as printed, for the picture
+        self.grads = Curve()
+        self.head: list[tuple[int, float]] = []
+        self.epochs = Epochs()
+        self.episodes = Episodes()
+        self.evaluations: list[EvaluationRecord] = []
+        self.remarks: list[Remark] = []
+        self.num_remarks: dict[str, int] = {}
+        self.first_value: float | None = None
+        self.head_accuracy: float | None = None  # of the first record that prints one
+        self.lowest = inf  # lowest running median of the loss
+        self.lowest_step = 0
+        self.lowest_noise = 0.0
+
+    def add(self, record: StepRecord) -> None:
+        """Take in a training record; rules look at the trace after it."""
+        if not self.num_records:
+            self.first_step = record.step
+        self.num_records += 1
+        self.record = record
+        self._read_loss(record)
+        self._read_lr(record)
+        self._note_fields(record)
+        self.fault = self.episodes.add(self)
+        self._learn(record)
+
+    def add_evaluation(self, evaluation: EvaluationRecord) -> None:
+        """Take in a held-out loss."""
+        self.seen.add("evaluations")
+        if len(self.evaluations) < MAX_EVALUATIONS:
+            self.evaluations.append(evaluation)
+        self.episodes.add_evaluation(evaluation)
+
+    def add_remark(self, remark: Remark) -> None:
+        """Take in something that was said."""
+        self.num_remarks[remark.kind] = self.num_remarks.get(remark.kind, 0) + 1
+        if len(self.remarks) < MAX_REMARKS or remark.kind == "checkpoint":
+            self.remarks.append(remark)
+
+    @property
+    def numbering(self) -> Numbering | None:
+        """The linear schedule behind the lr column, where it is one."""
+        if self._numbering is None and self.facts.max_steps and self.facts.steps_known:
+            self._numbering = self.odometer.linear_schedule(self.facts.max_steps)
+        return self._numbering
+
+    def said(self, kind: str) -> int:
+        """How often something was said."""
+        return self.num_remarks.get(kind, 0)
+
+    def _read_loss(self, record: StepRecord) -> None:
+        value = record.loss if record.loss is not None else record.loss_reported
+        self.value = value
+        if value is None:
+            self.loss_state = "absent"
+        elif not isfinite(value):
+            self.loss_state = "non_finite"
+        elif value == 0.0 and not self._near_zero():
+            self.loss_state = "zero"
+        else:
+            self.loss_state = "finite"
+
+    def _near_zero(self) -> bool:
+        """A loss that came down to hundredths may print as 0.0 honestly."""
+        return self.level.count >= 3 and self.level.median < 0.02
+
+    def _read_lr(self, record: StepRecord) -> None:
+        if record.lr is None or not isfinite(record.lr):
+            self.reading = None
+            return
+        self.reading = self.odometer.read(record.step, record.lr, record.num_steps)
+
+    def _note_fields(self, record: StepRecord) -> None:
+        if self.num_records > HEAD and self.num_records % 64:
+            return
+        for name in _FIELDS:
+            if name not in self.seen and getattr(record, name) is not None:
+                self.seen.add(name)
+        if self.value is not None:
+            self.seen.add("loss")
+        if self.head_accuracy is None:
+            self.head_accuracy = record.token_accuracy
+
+    def _learn(self, record: StepRecord) -> None:
+        value, grad = self.value, record.grad_norm
+        if value is not None:
+            self.shown.add(record.step, value)
+            if self.loss_state == "finite" and not self.fault:
+                self._learn_loss(record, value)
+        if grad is not None and isfinite(grad) and not self.fault:
+            level = self.grad_level
+            self.grads.add(record.step, grad)
+            if level.count < 4 or grad < level.median + 12 * level.noise + 2 * level.median:
+                level.add(grad)
+
+    def _learn_loss(self, record: StepRecord, value: float) -> None:
+        if self.first_value is None:
+            self.first_value = value
+        if len(self.head) < HEAD:
+            self.head.append((record.step, value))
+        self.curve.add(record.step, value)
+        if record.epoch is not None:
+            self.epochs.add(record.step, record.epoch, value)
+        level = self.level
+        if level.count >= 8 and value > level.median + 8 * level.noise + 0.25 * abs(level.median):
+            return  # flagged: it does not join its own baseline
+        level.add(value)
+        if level.count >= 3 and level.median < self.lowest:
+            self.lowest, self.lowest_step, self.lowest_noise = level.median, record.step, level.noise
+
+
+def is_sentinel(grad: float) -> bool:
+    """Whether a gradient norm is DeepSpeed's code for "not finite": −1 for each group, hence √groups.
+
+    Source: deepspeed/runtime/zero/stage_1_and_2.py, ``scaled_global_norm``; printed with 3 digits or all.
+    """
+    for groups in range(1, 9):
+        root = sqrt(groups)
+        if abs(grad - root) < 1e-12 or (len(repr(grad)) <= 5 and abs(grad - root) < 5e-4):
+            return True
+    return False
+
+
+_FIELDS = (
+    "loss_reported", "grad_norm", "clip_ratio", "lr", "num_tokens", "num_loss_tokens", "optimizer_stepped",
+    "loss_scale", "update_ratio", "example_ids", "groups", "epoch", "token_accuracy",
+)  # fmt: skip
