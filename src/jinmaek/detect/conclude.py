@@ -30,6 +30,7 @@ _ROOTS: tuple[tuple[str, frozenset[str]], ...] = (
     ("params-not-updating", frozenset(("partial-target-modules", "stuck-from-start"))),
     ("lr-zero", frozenset(("params-not-updating", "stuck-from-start"))),
     ("nan-poisoned-weights", frozenset(("ds-nan-sentinel", "grad-nan-finite-loss"))),
+    ("loss-scaled-by-accumulation", frozenset(("always-clipped", "bad-labels"))),
     ("constant-batch", frozenset(("memorisation-overfit", "duplicate-or-leaked-data"))),
 )
 

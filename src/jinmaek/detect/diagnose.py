@@ -88,7 +88,7 @@ def _diagnosed(panel: Panel, source: Source, others: Sequence[Diagnosed], *, inf
     length = schedule.schedule_steps if schedule is not None else trace.facts.schedule_steps or trace.facts.max_steps
     mine = Diagnosed(
         diagnosis,
-        tuple((point.step, point.mean) for point in trace.shown.closed()),
+        tuple(trace.series()),
         trace.odometer.max_lr if schedule is None else schedule.peak_lr,
         length,
         trace.odometer.constant,

@@ -3,6 +3,7 @@ finite, an update that was thrown away."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from math import isfinite, isinf
 from typing import TYPE_CHECKING
@@ -47,7 +48,8 @@ class Episode:
     non_finite: int = 0
     infinite: int = 0
     alive_between: int = 0  # records at the ordinary level between faulty ones
-    alive_after: int = 0  # finite losses, diluted ones too, after the first bad one
+    alive_after: int = 0  # finite losses, diluted ones too, after a record whose loss or gradient was bad
+    grads_alive: int = 0  # finite gradients beside a bad loss: NaN weights have none
     grads_bad: int = 0
     grads_absent: int = 0
     grads_zero: int = 0
@@ -64,6 +66,7 @@ class Episode:
     frozen_steps: int = 0
     longest_frozen: int = 0
     moved_after_freeze: int = 0
+    released_at: int | None = None  # first step at which the lr moved on after a freeze
     good_after: int = 0
     scale_first: float | None = None
     scale_last: float | None = None
@@ -94,6 +97,12 @@ class Episode:
         return highest if highest > limit else None
 
     @property
+    def alive_after_release(self) -> bool:
+        """A finite loss was printed after the lr had moved on again: the weights had not been touched."""
+        last = self.finite_inside[-1][0] if self.finite_inside else 0
+        return self.released_at is not None and last > self.released_at
+
+    @property
     def loss_bad(self) -> int:
         """Records whose loss was masked or not finite."""
         return self.zeros + self.non_finite
@@ -112,7 +121,7 @@ class Episodes:
         self._rising = 0
         self._blow_up: tuple[int, float] | None = None
         self._last_good_step = 0
-        self._recent: list[tuple[int, int, int]] = []  # (step, applied, steps) of the last windows
+        self._recent: deque[tuple[int, float, int]] = deque(maxlen=3)  # (step, applied, steps) of the last windows
         self._gap: list[tuple[int, float, int]] = []
         self._partial: tuple[int, float, int] | None = None
 
@@ -124,13 +133,14 @@ class Episodes:
     def add(self, trace: Trace) -> bool:
         """Whether the record is faulty."""
         record, reading = trace.record, trace.reading
-        skipped = reading is not None and reading.skipped > 0
         grad = record.grad_norm
+        # Where the record itself says whether the optimizer stepped, the lr (which tells it a step later) is idle.
+        skipped = reading is not None and reading.skipped > 0 and record.optimizer_stepped is None
         grad_bad = grad is not None and not isfinite(grad)
         loss_bad = trace.loss_state in ("zero", "non_finite") and not _benign_zero(trace)
         thrown = record.optimizer_stepped is False and record.num_loss_tokens != 0
         if reading is not None and reading.applied is not None:
-            self._recent = [*self._recent[-2:], (record.step, round(reading.applied), record.num_steps)]
+            self._recent.append((record.step, reading.applied, record.num_steps))
         if not (loss_bad or grad_bad or thrown or skipped):
             self._add_healthy(trace)
             return False
@@ -154,7 +164,7 @@ class Episodes:
             episode.good_after += 1
             reading = trace.reading
             if reading is not None and reading.moved and episode.longest_frozen:
-                episode.moved_after_freeze += 1
+                _release(episode, record.step)
             if value is not None and episode.good_after <= GAP_STEPS:
                 self._gap.append((record.step, value, record.num_steps))
         if value is None or trace.loss_state != "finite":
@@ -196,7 +206,7 @@ class Episodes:
             self._rising,
             self._blow_up,
         )
-        episode = Episode(before, first_step=record.step, windows=list(self._recent[:-1]))
+        episode = Episode(before, first_step=record.step, windows=self._windows_before(record.step))
         if self._blow_up is not None:
             episode.first_step = self._blow_up[0]
         elif self._partial is not None and trace.loss_state in ("zero", "non_finite"):
@@ -206,8 +216,16 @@ class Episodes:
         self.all.append(episode)
         return episode
 
+    def _windows_before(self, step: int) -> list[tuple[int, int, int]]:
+        return [(at, round(applied), width) for at, applied, width in self._recent if at < step]
+
     def _continues(self, episode: Episode, step: int, num_steps: int) -> bool:
         return episode.good_after <= GAP_RECORDS or (num_steps == 1 and step - episode.last_step <= GAP_STEPS)
+
+
+def _release(episode: Episode, step: int) -> None:
+    episode.moved_after_freeze += 1
+    episode.released_at = episode.released_at or step
 
 
 def _benign_zero(trace: Trace) -> bool:
@@ -228,7 +246,9 @@ def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) ->
     episode.zeros_without_gradient += trace.loss_state == "zero" and grad == 0.0
     episode.non_finite += trace.loss_state == "non_finite"
     episode.infinite += trace.value is not None and isinf(trace.value)
-    episode.alive_after += trace.loss_state == "finite" and episode.loss_bad > 0
+    episode.alive_after += trace.loss_state == "finite" and (episode.loss_bad + episode.grads_bad > 0)
+    alive = grad is not None and isfinite(grad) and grad > 0.0 and not is_sentinel(grad)
+    episode.grads_alive += loss_bad and alive
     episode.losses_alive += trace.loss_state == "finite"
     episode.grads_bad += grad_bad
     episode.grads_absent += grad is None
@@ -259,5 +279,6 @@ def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) ->
         episode.partial += 1
     elif reading.moved:
         episode.moved += 1
-        episode.moved_after_freeze += episode.longest_frozen > 0 and reading.skipped == 0
+        if episode.longest_frozen:
+            _release(episode, record.step)
         episode.frozen_steps = 0

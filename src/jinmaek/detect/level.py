@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from math import inf
 
 SIZE = 31
 ENOUGH = 8  # values before the level is worth comparing with
+_HIGH_NOISES, _HIGH_SHARE = 8.0, 0.25  # a value is high beyond so many noises and such a share of the level
 
 
 class Level:
@@ -17,7 +19,7 @@ class Level:
     sample with that range.
     """
 
-    __slots__ = ("_order", "_sorted", "count", "median", "noise")
+    __slots__ = ("_order", "_sorted", "count", "high", "median", "noise")
 
     def __init__(self) -> None:
         self._order: deque[float] = deque()
@@ -25,6 +27,7 @@ class Level:
         self.count = 0
         self.median = 0.0
         self.noise = 0.0
+        self.high = inf  # above this a value stands out
 
     def add(self, value: float) -> None:
         """Take a healthy, finite value."""
@@ -40,6 +43,8 @@ class Level:
         spread = (ordered[(3 * size) // 4] - ordered[size // 4]) / 1.349
         floor = 1e-3 * abs(self.median) + 1e-9
         self.noise = spread if spread > floor else floor
+        if self.count >= ENOUGH:
+            self.high = self.median + _HIGH_NOISES * self.noise + _HIGH_SHARE * abs(self.median)
 
     @property
     def known(self) -> bool:

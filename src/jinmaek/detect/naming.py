@@ -82,7 +82,7 @@ def _masked(episode: Episode, trace: Trace) -> list[Name]:
         return [Name("scaler-collapse-to-zero", "established", "unknown", ("labels-all-masked",))]
     if _stood_still(episode):
         return [_skipped_by_scaler(episode, trace)]
-    if episode.recovered or episode.alive_between >= 2:
+    if episode.recovered or episode.alive_between >= 2 or episode.grads_alive >= 2:
         return [_came_back(episode)]
     if trace.reading is None or trace.odometer.num_moved == 0:
         return _without_odometer(episode, trace)
@@ -109,10 +109,12 @@ def _stood_still(episode: Episode) -> bool:
 
 
 def _skipped_by_scaler(episode: Episode, trace: Trace) -> Name:
-    ruled_out = ("nan-poisoned-weights", "overfitting", "convergence", "end-of-schedule")
+    ruled_out: tuple[str, ...] = ("nan-poisoned-weights", "overfitting", "convergence", "end-of-schedule")
     released = episode.moved_after_freeze > 0 and not episode.recovered
     if released and 100 <= episode.longest_frozen <= SCALER_BITS + 34 and trace.facts.steps_known:
         sure: Confidence = "established" if episode.moved_after_freeze >= 2 else "likely"
+        if episode.alive_after_release:
+            return Name("scaler-collapse-to-zero", sure, "intact", ruled_out)
         return Name("scaler-collapse-to-zero", sure, "unknown", ruled_out[1:], ("nan-poisoned-weights",))
     if episode.from_start:
         sure = "established" if episode.frozen >= 2 and trace.odometer.num_moved else "likely"
@@ -123,21 +125,31 @@ def _skipped_by_scaler(episode: Episode, trace: Trace) -> Name:
 
 def _applied(episode: Episode, trace: Trace) -> list[Name]:
     """The lr moved on: the optimizer applied what it got."""
-    if episode.alive_after and not episode.from_start:
-        ruled_out = ("nan-poisoned-weights", "overfitting", "convergence")
-        return [Name("nan-batch-intermittent", "likely", "intact", ruled_out, ("scaler-skip", "labels-partly-masked"))]
+    if episode.alive_after and not episode.from_start and episode.burst is None:
+        return [_alive_though_lr_moved(episode)]
     if episode.from_start and episode.burst is None:
         return _dead_from_the_first_line(episode, trace)
     if _grew(episode) and episode.non_finite:
         return [Name("divergence-to-nan", "likely", "poisoned", ("scaler-skip",), ("data",))]
     ruled_out = ("scaler-skip", "overfitting", "convergence")
-    if episode.moved < 2 and episode.burst is None and not episode.evals_bad:
+    if episode.moved < 2 and episode.before.blow_up is None and episode.burst is None and not episode.evals_bad:
         return [
             Name("nan-poisoned-weights", "possible", "unknown", ruled_out, ("labels-all-masked",)),
             Name("labels-all-masked", "possible", "unknown", ruled_out, ("nan-poisoned-weights",)),
         ]
-    sure: Confidence = "established" if episode.moved >= 2 and not episode.evals_finite else "likely"
-    return [Name("nan-poisoned-weights", sure, "poisoned", ruled_out)]
+    # Since transformers 5 the default AdamW is fused: the scaler's skips happen inside it and the lr moves on all
+    # the same. A log without gradient norms is of transformers before 4.38, whose lr waits.
+    old = "grad_norm" not in trace.seen
+    sure: Confidence = "established" if episode.moved >= 2 and not episode.evals_finite and old else "likely"
+    return [Name("nan-poisoned-weights", sure, "poisoned", ruled_out[not old :], () if old else ("fused-skip",))]
+
+
+def _alive_though_lr_moved(episode: Episode) -> Name:
+    """A finite loss after the first NaN: the weights lived, whatever the lr did."""
+    ruled_out = ("nan-poisoned-weights", "overfitting", "convergence")
+    if any(width > 1 for _, _, width in episode.finite_inside):
+        return Name("nan-masked-scaler-skip", "likely", "intact", ruled_out, ("nan-batch-intermittent",))
+    return Name("nan-batch-intermittent", "likely", "intact", ruled_out, ("scaler-skip", "labels-partly-masked"))
 
 
 def _dead_from_the_first_line(episode: Episode, trace: Trace) -> list[Name]:
@@ -164,8 +176,7 @@ def _without_odometer(episode: Episode, trace: Trace) -> list[Name]:
         return [Name("divergence-to-nan", "likely", "poisoned", (), ("data",))]
     if episode.alive_after:
         # NaN weights never give a finite loss again.
-        ruled_out = ("nan-poisoned-weights", "overfitting", "convergence")
-        return [Name("nan-masked-scaler-skip", "likely", "intact", ruled_out, ("nan-batch-intermittent",))]
+        return [_alive_though_lr_moved(episode)]
     if episode.burst is not None:
         undecided = ("scaler-skip",)
         return [Name("nan-poisoned-weights", "likely", "unknown", ("overfitting", "convergence"), undecided)]

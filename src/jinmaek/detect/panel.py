@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from jinmaek.core.finding import Finding, RuleResult
 from jinmaek.core.record import EvaluationRecord, Item, RunFacts, StepRecord
 from jinmaek.detect.rule import Rule
-from jinmaek.detect.rules import data, dynamics, learning, numerics, order, scaler, schedule, updates
+from jinmaek.detect.rules import (
+    data,
+    divergence,
+    dynamics,
+    learning,
+    numerics,
+    optimizer,
+    order,
+    scaler,
+    schedule,
+    start,
+    updates,
+)
 from jinmaek.detect.steps import Numbering
 from jinmaek.detect.trace import Trace
 
@@ -15,11 +28,11 @@ RULES: tuple[type[Rule], ...] = (
     numerics.ZeroLoss, numerics.NonFiniteLoss, numerics.NonFiniteGradient, numerics.GradientSentinel,
     numerics.SkippedSteps, scaler.LossScale, scaler.Underflow,
     schedule.FrozenLr, schedule.ZeroLr, schedule.EndlessWarmup, schedule.LrJump, schedule.ScheduleOutOfStep,
-    dynamics.Divergence, dynamics.Spike, dynamics.Stuck, dynamics.Plateau,
-    learning.NearZeroLoss, learning.Overfitting, learning.AccumulatedLoss, learning.WrongStart,
-    learning.AccuracyAgainstLoss, order.EpochStaircase, order.OrderedData,
-    updates.FrozenWeights, updates.DeadAdapter, updates.AlwaysClipped, updates.UpdateBeyondBound,
-    updates.OptimizerReset,
+    divergence.Divergence, dynamics.Spike, dynamics.Stuck, dynamics.Plateau,
+    learning.NearZeroLoss, learning.Overfitting, learning.AccumulatedLoss, start.WrongStart,
+    start.AccuracyAgainstLoss, order.EpochStaircase, order.OrderedData,
+    updates.FrozenWeights, updates.DeadAdapter, updates.AlwaysClipped, optimizer.UpdateBeyondBound,
+    optimizer.OptimizerReset,
     data.NoLossTokens, data.ConstantBatch, data.MissingEos, data.Truncation, data.DoubleBos,
 )  # fmt: skip
 """Every rule that judges one run. The rule that needs two, hidden-schedule-change, is in :mod:`.several`."""
@@ -35,11 +48,14 @@ class Panel:
     def __init__(self, facts: RunFacts, numbering: Numbering | None = None) -> None:
         self.trace = Trace(facts, numbering)
         self.rules: tuple[Rule, ...] = tuple(kind() for kind in RULES)
-        self._always = [rule for rule in self.rules if rule.observes and rule.when is None]
-        self._when: dict[str, list[Rule]] = {}
-        for rule in self.rules:
-            if rule.observes and rule.when is not None:
-                self._when.setdefault(rule.when, []).append(rule)
+        watching = [rule for rule in self.rules if rule.observes]
+        self._always = [(rule.observe, rule) for rule in watching if rule.when is None]
+        self._on_fault = [(rule.observe, rule) for rule in watching if rule.when == "fault"]
+        fields = dict.fromkeys(rule.when for rule in watching if rule.when not in (None, "fault"))
+        self._when = [
+            (attrgetter(str(field)), [(rule.observe, rule) for rule in watching if rule.when == field])
+            for field in fields
+        ]
 
     def observe(self, item: Item) -> list[Rule]:
         """Take in an item; the rules that may have found something new with it."""
@@ -54,10 +70,14 @@ class Panel:
     def _observe_step(self, record: StepRecord) -> list[Rule]:
         trace = self.trace
         trace.add(record)
-        new = [rule for rule in self._always if rule.observe(trace)]
-        for name, rules in self._when.items():
-            if getattr(record, name) is not None:
-                new += [rule for rule in rules if rule.observe(trace)]
+        new = [rule for observe, rule in self._always if observe(trace)]
+        if trace.fault:
+            new += [rule for observe, rule in self._on_fault if observe(trace)]
+        for value_of, rules in self._when:
+            if value_of(record) is not None:
+                for observe, rule in rules:
+                    if observe(trace):
+                        new.append(rule)
         return new
 
     def findings(self, rules: Iterable[Rule] | None = None) -> list[Finding]:

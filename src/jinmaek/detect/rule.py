@@ -21,7 +21,7 @@ class Rule:
     ``needs`` are the fields without which the rule cannot be checked; where an entry holds several names
     divided by ``|``, one of them is enough. ``min_records`` is the least number of records that say anything.
     ``observes``: whether :meth:`observe` has to be called for each record; ``when`` names the field without
-    which a record has nothing for it.
+    which a record has nothing for it (``fault``: it is for faulty records only).
     """
 
     name: ClassVar[str]

@@ -9,7 +9,7 @@ from jinmaek.core.record import EvaluationRecord, Remark, RunFacts, StepRecord
 from jinmaek.detect.curve import Curve
 from jinmaek.detect.episodes import Episodes
 from jinmaek.detect.epochs import Epochs
-from jinmaek.detect.level import Level
+from jinmaek.detect.level import ENOUGH, SIZE, Level
 from jinmaek.detect.odometer import Odometer, Reading
 from jinmaek.detect.steps import Numbering
 
@@ -47,7 +47,7 @@ class Trace:
         self.odometer = Odometer()
         self.odometer.exact = numbering is not None
         self.curve = Curve()  # healthy losses
-        self.shown = Curve()  # losses as printed, for the picture
+        self.faults = Curve()  # losses as printed by faulty records, for the picture
         self.grads = Curve()
         self.head: list[tuple[int, float]] = []
         self.epochs = Epochs()
@@ -59,7 +59,7 @@ class Trace:
         self.head_accuracy: float | None = None  # of the first record that prints one
         self.lowest = inf  # lowest running median of the loss
         self.lowest_step = 0
-        self.lowest_noise = 0.0
+        self._high_row = 0  # losses in a row that stand out
 
     def add(self, record: StepRecord) -> None:
         """Take in a training record; rules look at the trace after it."""
@@ -92,6 +92,11 @@ class Trace:
         if self._numbering is None and self.facts.max_steps and self.facts.steps_known:
             self._numbering = self.odometer.linear_schedule(self.facts.max_steps)
         return self._numbering
+
+    def series(self) -> list[tuple[int, float | None]]:
+        """The loss as printed, in order, for a picture; ``None`` where it was not finite."""
+        points = [*self.curve.closed(), *self.faults.closed()]
+        return sorted(((point.step, point.mean) for point in points), key=lambda point: point[0])
 
     def said(self, kind: str) -> int:
         """How often something was said."""
@@ -132,17 +137,21 @@ class Trace:
 
     def _learn(self, record: StepRecord) -> None:
         value, grad = self.value, record.grad_norm
-        if value is not None:
-            self.shown.add(record.step, value)
-            if self.loss_state == "finite" and not self.fault:
-                self._learn_loss(record, value)
-        if grad is not None and isfinite(grad) and not self.fault:
-            level = self.grad_level
+        if self.fault:
+            if value is not None:
+                self.faults.add(record.step, value)
+            return
+        # Of a long per-step run every fourth value is enough for a level.
+        thinned = self.num_records > HEAD and self.num_records & 3
+        if value is not None and self.loss_state == "finite":
+            self._learn_loss(record, value, thinned=bool(thinned))
+        if grad is not None and isfinite(grad):
             self.grads.add(record.step, grad)
-            if level.count < 4 or grad < level.median + 12 * level.noise + 2 * level.median:
+            level = self.grad_level
+            if not thinned and (level.count < ENOUGH or grad < 3 * level.median + 12 * level.noise):
                 level.add(grad)
 
-    def _learn_loss(self, record: StepRecord, value: float) -> None:
+    def _learn_loss(self, record: StepRecord, value: float, *, thinned: bool) -> None:
         if self.first_value is None:
             self.first_value = value
         if len(self.head) < HEAD:
@@ -151,11 +160,17 @@ class Trace:
         if record.epoch is not None:
             self.epochs.add(record.step, record.epoch, value)
         level = self.level
-        if level.count >= 8 and value > level.median + 8 * level.noise + 0.25 * abs(level.median):
-            return  # flagged: it does not join its own baseline
+        if value > level.high:
+            self._high_row += 1
+            if self._high_row <= SIZE:
+                return  # flagged: it does not join its own baseline, until it has become the ordinary
+        else:
+            self._high_row = 0
+        if thinned:
+            return
         level.add(value)
-        if level.count >= 3 and level.median < self.lowest:
-            self.lowest, self.lowest_step, self.lowest_noise = level.median, record.step, level.noise
+        if level.median < self.lowest and level.count >= 3:
+            self.lowest, self.lowest_step = level.median, record.step
 
 
 def is_sentinel(grad: float) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
+from jinmaek.detect.trace import Trace
+
 Z95 = 1.96
 
 
@@ -58,3 +60,9 @@ def linear_trend(xs: Sequence[float], ys: Sequence[float]) -> Trend | None:
 def median(values: Sequence[float]) -> float:
     """The upper median; of at least one value."""
     return sorted(values)[len(values) // 2]
+
+
+def loss_points(trace: Trace) -> tuple[list[float], list[float]]:
+    """Steps and healthy losses of the run so far."""
+    points = [point for point in trace.curve.closed() if point.mean is not None]
+    return [float(point.step) for point in points], [point.mean for point in points if point.mean is not None]

@@ -31,11 +31,13 @@ class EpisodeRule(Rule):
     """Tells the stretches of faulty records whose sign is its own."""
 
     family = "numerics"
+    observes = True
+    when = "fault"
 
     def observe(self, trace: Trace) -> bool:
         """New when a stretch of this rule grows to 1, 3, 10, 30 … records."""
         episode = trace.episodes.current
-        return trace.fault and episode is not None and episode.records in _TELL_AT and rule_of(episode) == self.name
+        return episode is not None and episode.records in _TELL_AT and rule_of(episode) == self.name
 
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """One finding a stretch; stretches of one pathology that all recovered are told together."""
@@ -60,7 +62,6 @@ class NonFiniteLoss(EpisodeRule):
         "nan-batch-intermittent", "nan-poisoned-weights", "divergence-to-nan", "scaler-skip-every-step",
         "nan-masked-scaler-skip", "scaler-collapse-to-zero", "labels-all-masked",
     )  # fmt: skip
-    observes = True
 
 
 class ZeroLoss(EpisodeRule):
@@ -72,7 +73,6 @@ class ZeroLoss(EpisodeRule):
         "nan-masked-scaler-skip", "scaler-skip-every-step", "scaler-collapse-to-zero", "nan-poisoned-weights",
         "labels-all-masked", "nan-batch-intermittent", "divergence-to-nan",
     )  # fmt: skip
-    observes = True
 
 
 class NonFiniteGradient(EpisodeRule):
@@ -81,7 +81,6 @@ class NonFiniteGradient(EpisodeRule):
     name = "non-finite-gradient"
     needs = ("grad_norm",)
     ids = ("grad-nan-finite-loss", "scaler-skip-every-step", "ds-zero2-overlap-nan", "nan-masked-scaler-skip")
-    observes = True
 
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """The stretches, and the steps that a trainer said it threw away for their gradient alone."""
@@ -107,7 +106,6 @@ class SkippedSteps(EpisodeRule):
     name = "skipped-steps"
     needs = ("lr|optimizer_stepped",)
     ids = ("nan-masked-scaler-skip", "scaler-skip-every-step", "grad-nan-finite-loss", "skipped-steps")
-    observes = True
 
     def missing(self, trace: Trace) -> tuple[str, ...]:
         """A constant lr counts nothing."""

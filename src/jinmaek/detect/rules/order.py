@@ -145,10 +145,10 @@ def _sawtooth(trace: Trace) -> int | None:
         / power
         * len(steps)
         / (len(steps) - lag)
-        for lag in range(3, min(64, len(steps) // 4))
+        for lag in range(3, min(128, len(steps) // 3))
     }
     lag = max(scores, key=lambda lag: scores[lag])
-    return lag if scores[lag] > 0.5 else None
+    return lag if scores[lag] > 0.4 else None
 
 
 def _spread(values: list[float]) -> float:

@@ -148,27 +148,29 @@ class LrJump(Rule):
         self._lr: float | None = None
         self._peak = 0.0
         self._falls = 0
+        self._fall = self._fall_before = 0.0
+        self._fall_step = 0
         self._jumps: list[tuple[int, float, float]] = []
-        self._two_before: float | None = None
 
     def observe(self, trace: Trace) -> bool:
-        """A rise, after several falls, back to the early lr."""
-        lr, before, two_before = trace.record.lr, self._lr, self._two_before
-        self._two_before, self._lr = before, lr
-        if lr is None or not isfinite(lr):
+        """A rise, after several falls, back to the early lr; or a sudden fall to the foot of a new warm-up."""
+        lr, before = trace.record.lr, self._lr
+        self._lr = lr
+        if lr is None or before is None or lr == before or not isfinite(lr):
             return False
-        self._peak = max(self._peak, lr)
-        if before is None or lr == before:
-            return False
+        self._peak = max(self._peak, lr, before)
         if lr < before:
             self._falls += 1
+            self._fall_before, self._fall, self._fall_step = self._fall, before - lr, trace.record.step
             return False
-        sudden = two_before is not None and two_before > 4 * before and two_before > 0.1 * self._peak
-        # Cosine with restarts falls to nearly 0, gently, before each one: no jump.
+        sudden = self._fall > 2.5 * self._fall_before and self._fall > 0.1 * self._peak
+        # Cosine with restarts falls to nearly 0, ever more gently, before each one: no jump.
         big = lr > 1.15 * before and self._falls >= 3 and (sudden or before > 0.1 * self._peak)
-        self._falls = 0
-        if big:
-            self._jumps.append((trace.record.step, two_before if sudden and two_before else before, lr))
+        if big and sudden:
+            self._jumps.append((self._fall_step, before + self._fall, before))
+        elif big:
+            self._jumps.append((trace.record.step, before, lr))
+        self._falls, self._fall_before, self._fall = 0, 0.0, 0.0
         return big
 
     def findings(self, trace: Trace) -> Iterable[Finding]:

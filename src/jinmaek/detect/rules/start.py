@@ -1,0 +1,130 @@
+"""Rules on models or labels that are wrong from the start, and on accuracy that contradicts the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite, log
+
+from jinmaek.core.finding import Finding
+from jinmaek.detect.rule import Rule
+from jinmaek.detect.rules.learning import ALIKE, train_and_held_out
+from jinmaek.detect.trace import Trace
+from jinmaek.detect.trend import linear_trend
+
+_UNIFORM = 10.3  # ln of the smallest common vocabulary, 30,000
+
+
+class WrongStart(Rule):
+    """The first loss is worse than guessing: the model or its labels are wrong before any update."""
+
+    name = "wrong-start"
+    family = "dynamics"
+    needs = ("loss",)
+    ids = ("wrong-forward-at-step-1", "bad-labels")
+
+    def missing(self, trace: Trace) -> tuple[str, ...]:
+        """The log must begin where the run began."""
+        first = trace.head[0][0] if trace.head else trace.first_step
+        if trace.num_records and first > 25 + trace.record.num_steps and trace.facts.steps_known:
+            return ("beginning",)
+        return super().missing(trace)
+
+    def findings(self, trace: Trace) -> Iterable[Finding]:
+        """A pretrained model starts well below ln(vocabulary)."""
+        value = trace.head[0][1] if trace.head else None
+        if value is None or trace.facts.objective != "sft":
+            return
+        uniform = log(trace.facts.vocab_size) if trace.facts.vocab_size else _UNIFORM
+        if value < 0.93 * uniform or (trace.episodes.all and trace.episodes.all[0].before.blow_up is not None):
+            return
+        learns = trace.level.count >= 8 and trace.level.median < 0.7 * value
+        if learns and value < uniform + 1.5:
+            return  # from scratch: starts at ln(vocabulary) and learns
+        if _rose_first(trace, value) or any(train > ALIKE * loss for train, loss in train_and_held_out(trace)):
+            return  # a divergence; a loss that is scaled
+        accuracy = trace.head_accuracy
+        blind = accuracy is not None and accuracy < 0.01
+        if not learns and value > 3 * uniform:
+            return
+        sure = blind or value > uniform + 1.5 or trace.num_records >= 8
+        yield Finding(
+            rule=self.name,
+            id="bad-labels" if learns else "wrong-forward-at-step-1",
+            severity="error",
+            confidence="possible" if learns and _still_falls(trace) else "likely" if sure else "possible",
+            first_step=trace.head[0][0],
+            last_step=trace.record.step,
+            evidence={
+                "loss_before": value,
+                "loss_after": trace.level.median,
+                "uniform": uniform,
+                "token_accuracy": accuracy,
+                "lr": trace.odometer.first_lr,
+            },
+            ruled_out=("lr",),
+            undecided=("wrong-forward-at-step-1",) if learns else ("bad-labels", "pretraining-from-scratch"),
+        )
+
+
+class AccuracyAgainstLoss(Rule):
+    """The loss falls while the token accuracy falls too."""
+
+    name = "accuracy-against-loss"
+    family = "dynamics"
+    needs = ("token_accuracy", "loss")
+    ids = ("emb-not-padded-collapse",)
+    min_records = 3
+    observes = True
+    when = "token_accuracy"
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float, float] | None = None
+        self._best = 0.0
+        self._last: tuple[int, float, float] | None = None
+
+    def observe(self, trace: Trace) -> bool:
+        """Keep the first, the best and the last accuracy."""
+        accuracy, value = trace.record.token_accuracy, trace.value
+        if accuracy is None or value is None or not isfinite(accuracy) or trace.loss_state != "finite":
+            return False
+        self._last = (trace.record.step, value, accuracy)
+        self._first = self._first or self._last
+        self._best = max(self._best, accuracy)
+        return False
+
+    def findings(self, trace: Trace) -> Iterable[Finding]:
+        """Half of the best accuracy lost at half of the loss."""
+        first, last = self._first, self._last
+        if first is None or last is None or self._best < 0.1 or trace.episodes.all:
+            return
+        if last[2] > 0.65 * self._best or last[1] > 0.7 * first[1]:
+            return
+        yield Finding(
+            rule=self.name,
+            id="emb-not-padded-collapse",
+            severity="warning",
+            confidence="possible",
+            first_step=first[0],
+            last_step=last[0],
+            evidence={
+                "loss_before": first[1],
+                "loss_after": last[1],
+                "accuracy_before": self._best,
+                "accuracy_after": last[2],
+            },
+            undecided=("lr-too-high-divergence", "bad-labels"),
+        )
+
+
+def _rose_first(trace: Trace, value: float) -> bool:
+    """The first window already holds a divergence: it rises from there, or starts beyond any label noise."""
+    early = [loss for _, loss in trace.head[1:6]]
+    return bool(early) and max(early) > 1.3 * value
+
+
+def _still_falls(trace: Trace) -> bool:
+    """Whether the second half falls on: shuffled labels end at the tokens' own entropy, a scaled loss goes on."""
+    points = [point for point in trace.curve.closed() if point.mean is not None]
+    half = points[len(points) // 2 :]
+    trend = linear_trend([float(point.step) for point in half], [point.mean or 0.0 for point in half])
+    return trend is None or trend.change < -0.1 * trace.level.median
