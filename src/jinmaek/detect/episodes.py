@@ -229,9 +229,9 @@ def _release(episode: Episode, step: int) -> None:
 
 
 def _benign_zero(trace: Trace) -> bool:
-    """GRPO starts at loss 0 by construction; its gradient lives."""
+    """GRPO starts at loss 0 by construction, and has no gradient where all answers earn the same."""
     grad = trace.record.grad_norm
-    alive = grad is None or (isfinite(grad) and grad > 0.0)
+    alive = grad is None or isfinite(grad)
     return trace.facts.objective == "rl" and trace.loss_state == "zero" and alive
 
 

@@ -40,6 +40,7 @@ class Trace:
         self.loss_state: LossState = "absent"
         self.fault = False
         self.num_records = 0
+        self.epoch: float | None = None  # printed, or reckoned from the steps of an epoch
         self.first_step = 0
         self.seen: set[str] = set()
         self.level = Level()
@@ -67,6 +68,8 @@ class Trace:
             self.first_step = record.step
         self.num_records += 1
         self.record = record
+        per_epoch = self.facts.steps_per_epoch
+        self.epoch = record.epoch if record.epoch is not None or not per_epoch else record.step / per_epoch
         self._read_loss(record)
         self._read_lr(record)
         self._note_fields(record)
@@ -132,6 +135,8 @@ class Trace:
                 self.seen.add(name)
         if self.value is not None:
             self.seen.add("loss")
+        if self.epoch is not None:
+            self.seen.add("epoch")
         if self.head_accuracy is None:
             self.head_accuracy = record.token_accuracy
 
@@ -157,8 +162,8 @@ class Trace:
         if len(self.head) < HEAD:
             self.head.append((record.step, value))
         self.curve.add(record.step, value)
-        if record.epoch is not None:
-            self.epochs.add(record.step, record.epoch, value)
+        if self.epoch is not None:
+            self.epochs.add(record.step, self.epoch, value)
         level = self.level
         if value > level.high:
             self._high_row += 1

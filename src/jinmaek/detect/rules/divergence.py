@@ -12,7 +12,7 @@ from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import Trace
 from jinmaek.detect.trend import linear_trend, loss_points, median
 
-_ABSURD_LR = 5e-3  # for Adam on any transformer
+ABSURD_LR = 5e-3  # for Adam on any transformer
 _RUINED_START, _RUINED_END = 6.0, 4.5  # nats: no pretrained model begins or ends there
 _HIGH_LR = 1e-3  # above this, a LoRA's Adam lr explains a divergence by itself
 
@@ -116,7 +116,7 @@ class Divergence(Rule):
     def _from_the_first_window(self, trace: Trace) -> Iterable[Finding]:
         """An absurd lr ruins the model within the first window: the loss rises at once and stays near guessing."""
         early = [value for _, value in trace.head[:6]]
-        if len(early) < 4 or trace.odometer.max_lr < _ABSURD_LR or trace.episodes.all:
+        if len(early) < 4 or trace.odometer.max_lr < ABSURD_LR or trace.episodes.all:
             return
         highest, now = max(early), trace.level.median
         rose = early.index(highest) > 0 and highest > 1.25 * early[0] and now > 0.5 * highest
@@ -205,7 +205,7 @@ class Divergence(Rule):
 
     def _high_plateau(self, trace: Trace) -> Iterable[Finding]:
         """An excerpt from the middle of a run that stands high and flat with a large gradient."""
-        epoch, grads = trace.record.epoch, trace.grad_level
+        epoch, grads = trace.epoch, trace.grad_level
         middle = trace.first_step > 500 or (trace.epochs.first or 0.0) > 0.3
         if not middle or epoch is None or grads.count < 3 or trace.level.count < 3:
             return

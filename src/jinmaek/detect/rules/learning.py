@@ -31,18 +31,17 @@ class NearZeroLoss(Rule):
         level = trace.level
         if trace.facts.objective != "sft" or level.count < 4 or trace.episodes.all:
             return
-        epoch = trace.record.epoch
+        epoch = trace.epoch
         start = trace.first_value if trace.first_value is not None else level.median
         if level.median > _LEARNT_BY_HEART:
             now = trace.value if trace.value is not None else level.median
             if epoch is not None and epoch >= _MANY_EPOCHS and now < 0.3 and now < 0.08 * start:
                 yield self._finding(trace, "memorisation-overfit", "possible", start, now)
             return
-        many = epoch is None or epoch >= _MANY_EPOCHS
-        fell = start > 4 * level.median
-        if not many and not (fell and start > 0.5):
+        many = epoch is not None and epoch >= _MANY_EPOCHS
+        if not many and not (start > 4 * level.median and start > 0.5):
             return
-        confidence: Confidence = "likely" if many and epoch is not None else "possible"
+        confidence: Confidence = "likely" if many else "possible"
         name = "memorisation-overfit" if many else "duplicate-or-leaked-data"
         yield self._finding(trace, name, confidence, start, level.median)
 
@@ -54,7 +53,7 @@ class NearZeroLoss(Rule):
             confidence=confidence,
             first_step=_first_below(trace, max(now, _LEARNT_BY_HEART)),
             last_step=trace.record.step,
-            evidence={"loss_before": start, "loss_after": now, "epoch": trace.record.epoch},
+            evidence={"loss_before": start, "loss_after": now, "epoch": trace.epoch},
             ruled_out=("nan-poisoned-weights", "scaler-skip"),
             undecided=("duplicate-or-leaked-data",) if name == "memorisation-overfit" else ("memorisation",),
             weights="intact",

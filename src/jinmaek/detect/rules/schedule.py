@@ -83,7 +83,7 @@ class ZeroLr(Rule):
 
     def _single(self, trace: Trace) -> Iterable[Finding]:
         """A lone line whose lr is 0 well into the data: a warm-up that cannot start."""
-        epoch = trace.record.epoch
+        epoch = trace.epoch
         if trace.num_records == self._longest == 1 and epoch is not None and 0.05 < epoch < 0.9:
             yield self._finding(trace, "scaler-skip-every-step", "possible", ("lr-zero",))
             yield self._finding(trace, "lr-zero", "possible", ("scaler-skip",))

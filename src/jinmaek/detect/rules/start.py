@@ -7,6 +7,7 @@ from math import isfinite, log
 
 from jinmaek.core.finding import Finding
 from jinmaek.detect.rule import Rule
+from jinmaek.detect.rules.divergence import ABSURD_LR
 from jinmaek.detect.rules.learning import ALIKE, train_and_held_out
 from jinmaek.detect.trace import Trace
 from jinmaek.detect.trend import linear_trend
@@ -20,7 +21,7 @@ class WrongStart(Rule):
     name = "wrong-start"
     family = "dynamics"
     needs = ("loss",)
-    ids = ("wrong-forward-at-step-1", "bad-labels")
+    ids = ("wrong-forward-at-step-1", "bad-labels", "loss-scaled-by-accumulation")
 
     def missing(self, trace: Trace) -> tuple[str, ...]:
         """The log must begin where the run began."""
@@ -46,23 +47,36 @@ class WrongStart(Rule):
         blind = accuracy is not None and accuracy < 0.01
         if not learns and value > 3 * uniform:
             return
+        if trace.odometer.max_lr >= ABSURD_LR:
+            return  # the first window may already be ruined: the divergence rule's business
         sure = blind or value > uniform + 1.5 or trace.num_records >= 8
-        yield Finding(
+        if learns and _still_falls(trace):
+            sure = False
+        name = "bad-labels" if learns else "wrong-forward-at-step-1"
+        yield self._finding(trace, name, uniform, sure=sure)
+        if not blind and (not sure or learns):
+            # A loss that is summed over the accumulation starts as high.
+            yield self._finding(trace, "loss-scaled-by-accumulation", uniform, sure=False)
+
+    def _finding(self, trace: Trace, name: str, uniform: float, *, sure: bool) -> Finding:
+        step, value = trace.head[0]
+        others = {"wrong-forward-at-step-1", "bad-labels", "loss-scaled-by-accumulation"} - {name}
+        return Finding(
             rule=self.name,
-            id="bad-labels" if learns else "wrong-forward-at-step-1",
-            severity="error",
-            confidence="possible" if learns and _still_falls(trace) else "likely" if sure else "possible",
-            first_step=trace.head[0][0],
+            id=name,
+            severity="error" if sure else "warning",
+            confidence="likely" if sure else "possible",
+            first_step=step,
             last_step=trace.record.step,
             evidence={
                 "loss_before": value,
                 "loss_after": trace.level.median,
                 "uniform": uniform,
-                "token_accuracy": accuracy,
+                "token_accuracy": trace.head_accuracy,
                 "lr": trace.odometer.first_lr,
             },
             ruled_out=("lr",),
-            undecided=("wrong-forward-at-step-1",) if learns else ("bad-labels", "pretraining-from-scratch"),
+            undecided=(*sorted(others), "pretraining-from-scratch"),
         )
 
 

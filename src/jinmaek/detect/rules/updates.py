@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import isfinite, log
 
-from jinmaek.core.finding import Finding
+from jinmaek.core.finding import Confidence, Finding
 from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import Trace
 from jinmaek.detect.trend import linear_trend
@@ -48,12 +48,14 @@ class FrozenWeights(Rule):
         if trace.episodes.all or (trace.odometer.readings and trace.odometer.max_lr == 0.0):
             return
         evidence: dict[str, object] = {}
+        sure: Confidence
         if self._zero_updates >= 3 and self._zero_updates == self._updates:
             evidence, sure = {"zero_updates": self._zero_updates}, "established"
         elif self._zero_grads >= 3 and self._zero_grads >= 0.9 * self._grads:
             if _learns(trace):
                 return  # gradients consumed before the norm was taken (GaLore, fused backward)
-            evidence, sure = {"zero_gradients": self._zero_grads}, "likely"
+            # A few lines do not show whether the loss falls.
+            evidence, sure = {"zero_gradients": self._zero_grads}, "likely" if trace.level.count >= 8 else "possible"
         elif (held_out := _same_held_out(trace)) is not None:
             evidence, sure = {"held_out": held_out[0], "evaluations": held_out[1]}, "established"
         elif (period := _repeats(trace)) is not None:
@@ -67,8 +69,8 @@ class FrozenWeights(Rule):
         yield Finding(
             rule=self.name,
             id="params-not-updating",
-            severity="error",
-            confidence="established" if sure == "established" else "likely",
+            severity="warning" if sure == "possible" else "error",
+            confidence=sure,
             first_step=self._first_zero or trace.first_step,
             last_step=trace.record.step,
             evidence=evidence,
