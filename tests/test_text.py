@@ -13,6 +13,7 @@ from jinmaek.config.load import defaults
 from jinmaek.config.recipe import Recipe
 from jinmaek.core import errors
 from jinmaek.core.text import catalogue, default_lang, is_lang, say
+from jinmaek.detect import RULES
 
 SOURCE = Path(jinmaek.__file__).parent
 TREES = {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text("utf-8")) for path in SOURCE.rglob("*.py")}
@@ -58,6 +59,11 @@ def returned_keys(path, name):
     return {text_of(key) for key in made.keys}
 
 
+def excluded():
+    """Look-alikes that some pathology says why it is not."""
+    return {key.partition(".not_")[2] for key in catalogue()}
+
+
 def families():
     """Every way to make a key with an f-string, and all that can stand in its hole."""
     return {
@@ -67,11 +73,40 @@ def families():
         "streak.": literal("pulse/result.py", "cause"),
         "step.skipped_": literal("pulse/recorder.py", "Cause"),
         "run.changed_": returned_keys("pulse/manifest.py", "fingerprints") | {"settings"},
+        "verdict.": literal("core/finding.py", "Health"),
+        "weights.": literal("core/finding.py", "Weights"),
+        "confidence.": literal("core/finding.py", "Confidence"),
+        "outcome.": literal("core/finding.py", "Outcome"),
+        "rule.": {rule.name for rule in RULES} | {"hidden-schedule-change"},
+        "needs.": names_in("needs") & texts_of("detect"),
+        "lookalike.": names_in("lookalike") & (texts_of("detect") | excluded()),
     }
 
 
+def texts_of(folder):
+    """All texts in the code of a package, those divided by ``|`` apart."""
+    trees = [tree for path, tree in TREES.items() if path.startswith(f"{folder}/")]
+    texts = {text_of(node) for tree in trees for node in ast.walk(tree)} - {None}
+    return {part for text in texts for part in text.split("|")}
+
+
+def names_in(section):
+    return {key.partition(".")[2] for key in catalogue() if key.startswith(f"{section}.")}
+
+
+def pathology_keys():
+    """The story of everything that detect names: its fixed parts, a sentence a number, one a look-alike."""
+    named = texts_of("detect") | AWAITED
+    part = re.compile(r"title|what|why|remedy|sure|detail_[a-z0-9_]+|not_[a-z0-9-]+")
+    keys = {key for key in catalogue() if key.partition(".")[0] in named and part.fullmatch(key.partition(".")[2])}
+    return keys | {f"detail.{name}" for name in names_in("detail") & texts_of("detect")}
+
+
+AWAITED = {"masked-nan-undecided"}  # has its story; no rule names it yet
+
+
 def made_keys():
-    return {prefix + part for prefix, parts in families().items() for part in parts}
+    return {prefix + part for prefix, parts in families().items() for part in parts} | pathology_keys()
 
 
 def placeholders(text):

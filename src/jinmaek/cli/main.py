@@ -1,7 +1,7 @@
 """``jinmaek``: the commands and their exit codes.
 
 Exit codes: 0 done; 1 a fault of jinmaek itself; 2 bad input (recipe, data, model, run, disk); 3 the run was
-stopped, or learnt nothing; 130 interrupted by Ctrl-C (saved).
+stopped, or learnt nothing; 130 interrupted by Ctrl-C (saved). ``diagnose``: 0 nothing wrong found, 1 found.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -95,6 +95,36 @@ def ask(
         typer.echo(say("cli.after", spoken, answer=said.tuned))
     else:
         typer.echo(said.tuned)
+
+
+@app.command(help=_help("diagnose"))
+def diagnose(
+    paths: Annotated[list[str], typer.Argument(help=_help("diagnose_paths"), metavar="PATH")],
+    as_json: Annotated[bool, typer.Option("--json", help=_help("diagnose_json"))] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help=_help("markdown"))] = False,
+    whole: Annotated[bool, typer.Option("--all", help=_help("all"))] = False,
+    lang: LangOption = _LANG,
+) -> None:
+    """Say what went wrong in a run."""
+    spoken = checked_lang(lang)
+    if as_json and as_markdown:
+        raise RunError("cli.one_output")
+    from jinmaek.cli.diagnosis import diagnose_paths
+
+    style: Literal["terminal", "json", "markdown"] = "json" if as_json else "markdown" if as_markdown else "terminal"
+    raise typer.Exit(diagnose_paths(paths, style, spoken, whole=whole))
+
+
+@app.command(help=_help("rules"))
+def rules(
+    name: Annotated[str | None, typer.Argument(help=_help("rule"), show_default=False)] = None,
+    lang: LangOption = _LANG,
+) -> None:
+    """List the rules, or explain one."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.diagnosis import print_rules
+
+    print_rules(name, spoken)
 
 
 @recipes_app.callback(invoke_without_command=True)

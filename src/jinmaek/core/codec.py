@@ -69,7 +69,11 @@ def decode_record(row: Mapping[str, Any]) -> StepRecord:
         KeyError: the row has no ``step``.
         TypeError: the row has a key that StepRecord lacks.
     """
-    values: dict[str, Any] = {key: number(value) if key in _FLOAT_FIELDS else value for key, value in row.items()}
+    values = dict(row)
+    for key, value in row.items():
+        # Most values are floats already; an integer, or NaN as text, is made one.
+        if value is not None and type(value) is not float and key in _FLOAT_FIELDS:
+            values[key] = number(value)
     values["step"] = int(row["step"])
     if values.get("example_ids") is not None:
         values["example_ids"] = tuple(values["example_ids"])

@@ -5,6 +5,7 @@ JinmaekError
 ├── DataError        the data cannot be read, or nothing is left to learn from
 ├── ModelError       the model, its tokenizer or the adapter does not fit
 ├── RunError         a run directory cannot be made, read or continued
+├── LogError         a log cannot be read, or holds no training records
 └── StorageError     the disk is full or not writable
 
 Each carries one or more problems: a key of the message catalogue and the values that fill it. ``str()`` is the
@@ -72,6 +73,10 @@ class ModelError(JinmaekError):
 
 class RunError(JinmaekError):
     """A run directory cannot be made, read or continued."""
+
+
+class LogError(JinmaekError):
+    """A log cannot be read, or holds no training records."""
 
 
 class StorageError(JinmaekError):

@@ -134,6 +134,7 @@ class RunFacts:
     weight_decay: float | None = None
     precision: str | None = None
     optimizer: str | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
     steps_per_epoch: float | None = None
     vocab_size: int | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jinmaek.core.finding import Finding
 from jinmaek.core.record import StepRecord
 from jinmaek.training.evaluate import Evaluation
 from jinmaek.training.loop import StopReason
@@ -30,6 +31,9 @@ class RunListener:
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         """A checkpoint is whole on disk."""
+
+    def on_finding(self, finding: Finding) -> None:
+        """A rule found something that is wrong, or became surer of it."""
 
     def on_sample(self, question: str, said: str, *, trained: bool) -> None:
         """The model was asked before or after training."""

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from jinmaek.core.record import StepRecord
+from jinmaek.core.codec import plain
+from jinmaek.core.finding import Finding
+from jinmaek.core.record import EvaluationRecord, Remark, StepRecord
+from jinmaek.pulse.alarms import Alarms
+from jinmaek.pulse.listener import RunListener
 from jinmaek.pulse.result import SkippedStreak
 from jinmaek.store import RunDirectory, StepWriter
 from jinmaek.training.evaluate import Evaluation
-from jinmaek.training.loop import Listener, StopReason
+from jinmaek.training.loop import StopReason
 
 Cause = Literal["loss", "gradient", "no_loss_tokens"]
 
@@ -64,7 +68,8 @@ class Recorder:
         directory: RunDirectory,
         writer: StepWriter,
         guard: SkipGuard,
-        listener: Listener,
+        alarms: Alarms,
+        listener: RunListener,
         interrupted: Callable[[], bool],
     ) -> None:
         self._directory = directory
@@ -72,6 +77,7 @@ class Recorder:
         self._listener = listener
         self._interrupted = interrupted
         self.guard = guard
+        self.alarms = alarms
         self.num_tokens = 0
         self.seconds = 0.0
 
@@ -95,6 +101,7 @@ class Recorder:
                 loss_scale=record.loss_scale,
             )
         self._listener.on_step(record)
+        self._tell(self.alarms.observe(record))
 
     def on_evaluation(self, step: int, evaluation: Evaluation) -> None:
         """Write the held-out loss."""
@@ -106,11 +113,34 @@ class Recorder:
             num_examples=evaluation.num_examples,
         )
         self._listener.on_evaluation(step, evaluation)
+        self._tell(self.alarms.observe(EvaluationRecord(step=step, loss=evaluation.loss)))
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        """Note the checkpoint."""
-        self._directory.append_event("checkpoint", step=step, path=path.relative_to(self._directory.path).as_posix())
+        """Note the checkpoint, and let the rules look back over the run."""
+        name = path.relative_to(self._directory.path).as_posix()
+        self._directory.append_event("checkpoint", step=step, path=name)
         self._listener.on_checkpoint(step, path)
+        self.alarms.observe(Remark(kind="checkpoint", step=step, text=name))
+        self.review()
+
+    def review(self) -> None:
+        """Tell what only a look back shows."""
+        self._tell(self.alarms.review())
+
+    def _tell(self, findings: list[Finding]) -> None:
+        for finding in findings:
+            self._directory.append_event(
+                "finding",
+                step=finding.last_step,
+                id=finding.id,
+                rule=finding.rule,
+                severity=finding.severity,
+                confidence=finding.confidence,
+                first_step=finding.first_step,
+                weights=finding.weights,
+                evidence=plain(dict(finding.evidence)),
+            )
+            self._listener.on_finding(finding)
 
     def stop_reason(self) -> StopReason | None:
         """A tripped guard, or somebody's Ctrl-C."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jinmaek.core.codec import plain
+from jinmaek.core.finding import Diagnosis
 from jinmaek.core.text import Lang, say
 
+_NESTED = ("streak", "samples", "diagnosis")
 End = Literal["completed", "interrupted", "skipped_steps", "no_updates"]
 
 
@@ -38,7 +40,7 @@ class RunResult:
 
     ``adapter`` is ``None`` unless the run completed. ``held_out_before`` and ``held_out_after`` are mean
     negative log-likelihoods per token in nats; ``None`` where nothing was held out. ``samples`` are question,
-    answer before, answer after.
+    answer before, answer after. ``diagnosis`` is what the rules made of the run.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class RunResult:
     num_tokens: int
     streak: SkippedStreak | None = None
     samples: tuple[tuple[str, str | None, str | None], ...] = ()
+    diagnosis: Diagnosis | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -62,13 +65,16 @@ class RunResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready facts, for ``--json`` and the end event."""
-        facts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("streak", "samples")}
+        facts = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _NESTED}
         for name in ("path", "adapter", "last_checkpoint"):
             facts[name] = None if facts[name] is None else str(facts[name])
         if self.streak is not None:
             facts["streak"] = {name: getattr(self.streak, name) for name in self.streak.__dataclass_fields__}
         facts["tokens_per_second"] = self.tokens_per_second
         facts["samples"] = [dict(zip(("question", "before", "after"), row, strict=True)) for row in self.samples]
+        if self.diagnosis is not None:
+            facts["health"] = self.diagnosis.verdict
+            facts["causes"] = [cause.id for cause in self.diagnosis.causes]
         encoded: dict[str, Any] = plain(facts)
         return encoded
 

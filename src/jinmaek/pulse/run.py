@@ -11,6 +11,8 @@ from pathlib import Path
 from jinmaek.config import Recipe, load_recipe, recipe_from_dict
 from jinmaek.core.codec import number
 from jinmaek.core.errors import RunError, StorageError
+from jinmaek.ingest.jinmaek_run import facts_of_run, read_run
+from jinmaek.pulse.alarms import Alarms
 from jinmaek.pulse.card import write_card
 from jinmaek.pulse.listener import RunListener
 from jinmaek.pulse.manifest import check_same, make_manifest
@@ -53,10 +55,11 @@ def train(
     with _prepared(chosen, listener) as (session, determinism):
         directory = RunDirectory.create(path)
         _check_room(session, path)
-        directory.write_manifest(make_manifest(session, determinism))
+        manifest = make_manifest(session, determinism)
+        directory.write_manifest(manifest)
         listener.on_ready(session, path)
         _ask(session, directory, listener, trained=False)
-        return _run_to_end(session, directory, listener, interrupted, first_step=1)
+        return _run_to_end(session, directory, listener, interrupted, Alarms(facts_of_run(manifest)), first_step=1)
 
 
 def resume(
@@ -81,8 +84,12 @@ def resume(
         kept = list_checkpoints(directory.checkpoints_path)
         done = load_checkpoint(session.training, kept[-1]) if kept else 0
         directory.append_event("resumed", step=done)
+        alarms = Alarms(facts_of_run(manifest))
+        for item in read_run(directory.path):
+            if (item.step or 0) <= done:
+                alarms.observe(item)
         listener.on_ready(session, directory.path)
-        return _run_to_end(session, directory, listener, interrupted, first_step=done + 1)
+        return _run_to_end(session, directory, listener, interrupted, alarms, first_step=done + 1)
 
 
 @contextmanager
@@ -112,12 +119,13 @@ def _run_to_end(
     directory: RunDirectory,
     listener: RunListener,
     interrupted: Callable[[], bool],
+    alarms: Alarms,
     *,
     first_step: int,
 ) -> RunResult:
     guard = SkipGuard(session.recipe.train.max_skipped_steps)
     with StepWriter(directory.steps_path) as writer:
-        recorder = Recorder(directory, writer, guard, listener, interrupted)
+        recorder = Recorder(directory, writer, guard, alarms, listener, interrupted)
         loop = Loop(
             training=session.training,
             plan=session.plan,
@@ -134,6 +142,7 @@ def _run_to_end(
             reason = "skipped_steps"
         if reason is None:
             loop.evaluate(step)
+        recorder.review()
     num_updates = sum(bool(record.optimizer_stepped) for record in read_steps(directory.steps_path))
     end: End = reason or ("completed" if num_updates else "no_updates")
     if end == "completed":
@@ -198,6 +207,7 @@ def _result(
         held_out_after=losses.get(step) if step else None,
         seconds=recorder.seconds,
         num_tokens=recorder.num_tokens,
+        diagnosis=recorder.alarms.diagnosis(str(directory.path)),
         streak=recorder.guard.streak if end in ("skipped_steps", "no_updates") else None,
         samples=tuple(
             (question, asked[False].get(question), asked[True].get(question))

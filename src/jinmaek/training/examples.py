@@ -62,6 +62,8 @@ class DataReport:
 
     ``num_truncated`` examples lost ``num_truncated_tokens``; ``num_without_answer`` were dropped because
     nothing to learn was left of them; ``num_composed`` came in decomposed Hangul (NFD) and were composed.
+    Of the training examples, ``num_without_end`` teach no end (no special token among the last ones learnt) and
+    ``num_double_bos`` begin with the same special token twice.
     """
 
     num_examples: int
@@ -72,6 +74,8 @@ class DataReport:
     num_truncated_tokens: int
     num_without_answer: int
     num_composed: int
+    num_without_end: int
+    num_double_bos: int
     loss: str
 
 
@@ -102,10 +106,23 @@ def load_data(section: DataSection, tokenizer: Any, seed: int) -> DataSet:
         num_held_out=len(held_out),
         num_tokens=sum(example.num_tokens for example in train),
         num_loss_tokens=sum(example.num_loss_tokens for example in train),
+        **_special_counts(train, tokenizer),
         loss=loss,
         **counts,
     )
     return DataSet(tuple(train), tuple(held_out), report)
+
+
+def _special_counts(examples: Sequence[Example], tokenizer: Any) -> dict[str, int]:
+    special = np.asarray(sorted({*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}), np.int64)
+    without_end = double_bos = 0
+    for example in examples:
+        learnt = example.input_ids[1:][example.learn[1:]]
+        # Chat templates write a line break after the token that ends a turn.
+        without_end += not np.isin(learnt[-3:], special).any()
+        ids = example.input_ids
+        double_bos += len(ids) > 1 and ids[0] == ids[1] and ids[0] in special
+    return {"num_without_end": int(without_end), "num_double_bos": int(double_bos)}
 
 
 def split(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:

@@ -1,0 +1,43 @@
+"""The rules beside a running training: what they find is told once, as soon as it is found."""
+
+from __future__ import annotations
+
+from jinmaek.core.finding import Confidence, Diagnosis, Finding, Severity
+from jinmaek.core.record import Item, RunFacts
+from jinmaek.detect import Panel, conclude
+
+_GRAVITY: dict[Severity, int] = {"note": 0, "warning": 1, "error": 2}
+_SURENESS: dict[Confidence, int] = {"possible": 0, "likely": 1, "established": 2}
+
+
+class Alarms:
+    """Feeds the rules and passes on what is new: a pathology not told before, or one that became graver or surer.
+
+    Pure Python on records that are already on the host: it never touches the device.
+    """
+
+    def __init__(self, facts: RunFacts) -> None:
+        self.panel = Panel(facts)
+        self._told: dict[str, tuple[int, int]] = {}
+
+    def observe(self, item: Item) -> list[Finding]:
+        """Take in an item; the errors and warnings that it brought to light."""
+        rules = self.panel.observe(item)
+        return self._new(self.panel.findings(rules)) if rules else []
+
+    def review(self) -> list[Finding]:
+        """All rules now, those too that look back over the whole run: between steps, at checkpoints and at the end."""
+        return self._new(self.panel.findings())
+
+    def diagnosis(self, name: str) -> Diagnosis:
+        """The whole answer up to now."""
+        return conclude(self.panel, name, 0, steps_inferred=False)
+
+    def _new(self, found: list[Finding]) -> list[Finding]:
+        new = []
+        for finding in found:
+            weight = _GRAVITY[finding.severity], _SURENESS[finding.confidence]
+            if finding.severity != "note" and weight > self._told.get(finding.id, (-1, -1)):
+                self._told[finding.id] = weight
+                new.append(finding)
+        return new
