@@ -31,6 +31,7 @@ class Before:
     noise: float
     value: float | None
     step: int | None
+    lr: float | None
     rising: int  # consecutive rises of the loss that ended here
     blow_up: tuple[int, float] | None = None
 
@@ -117,10 +118,9 @@ class Episodes:
         self._healthy = 0
         self._last_value: float | None = None
         self._last_step: int | None = None
-        self._last_grad: float | None = None
+        self._last_lr: float | None = None
         self._rising = 0
         self._blow_up: tuple[int, float] | None = None
-        self._last_good_step = 0
         self._recent: deque[tuple[int, float, int]] = deque(maxlen=3)  # (step, applied, steps) of the last windows
         self._gap: list[tuple[int, float, int]] = []
         self._partial: tuple[int, float, int] | None = None
@@ -147,7 +147,6 @@ class Episodes:
         episode = self._open(trace)
         if episode is not None:
             _count(episode, trace, loss_bad=loss_bad, grad_bad=grad_bad)
-        self._last_grad = grad
         return True
 
     def add_evaluation(self, evaluation: EvaluationRecord) -> None:
@@ -170,7 +169,6 @@ class Episodes:
         if value is None or trace.loss_state != "finite":
             if value is None:
                 self._healthy += 1
-                self._last_good_step = record.step
             return
         self._rising = self._rising + 1 if self._last_value is not None and value > self._last_value else 0
         level = trace.level
@@ -180,7 +178,7 @@ class Episodes:
         low = known and value < _DILUTED * level.median - 2 * level.noise
         self._partial = (record.step, value, record.num_steps) if low else None
         self._healthy += not big
-        self._last_value, self._last_step, self._last_good_step = value, record.step, record.step
+        self._last_value, self._last_step, self._last_lr = value, record.step, record.lr
 
     def _open(self, trace: Trace) -> Episode | None:
         """The stretch that this record belongs to."""
@@ -203,6 +201,7 @@ class Episodes:
             level.noise,
             self._last_value,
             self._last_step,
+            self._last_lr,
             self._rising,
             self._blow_up,
         )

@@ -42,7 +42,8 @@ def _lr_evidence(episode: Episode, trace: Trace) -> dict[str, Any]:
         found["frozen_steps"] = episode.longest_frozen or None
         found |= _schedule_evidence(episode, trace) | _masked_best(episode, trace)
     elif episode.moved:
-        found["lr_before"], found["lr_after"] = episode.lr_first, episode.lr_last
+        before = episode.before.lr if episode.before.lr is not None else episode.lr_first
+        found["lr_before"], found["lr_after"] = before, episode.lr_last
     if episode.moved_after_freeze and episode.longest_frozen >= 100:
         found["plateau_steps"] = episode.longest_frozen
         found["predicted_steps"] = SCALER_BITS - found.get("skipped_before", 0)

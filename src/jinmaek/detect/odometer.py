@@ -17,6 +17,7 @@ from jinmaek.detect.steps import Numbering
 _EXACT_DIGITS = 12  # so many significant digits are no rounded print
 _FIT_AT = frozenset((4, 5, 6, 8, 12, 16, 24, 32, 64, 128))
 _MAX_FITTED = 128
+_SAME = 1e-6  # relative: slopes of a straight line differ by rounding only
 _STEADY = 0.2  # two neighbouring slopes that differ by less belong to one piece of the schedule
 
 
@@ -59,6 +60,7 @@ class Odometer:
         self.exact = False  # the lr is known to be printed in full
         self._last: Reading | None = None
         self._digits = 0
+        self._steady: float | None = None  # slope of the straight line that the last windows lie on
         self._falling: list[tuple[int, float]] = []  # (step, lr) since the last rise, before any skip
         self._cosine: Cosine | None = None
 
@@ -66,6 +68,18 @@ class Odometer:
         """The reading of this record; may settle that the previous one was a skip, not a corner."""
         reading = Reading(step, num_steps)
         self.readings += 1
+        steady = self._steady
+        if steady is not None and self.last_lr is not None:
+            delta, full = lr - self.last_lr, steady * num_steps
+            if abs(delta - full) <= _SAME * abs(full):  # the common case: one more full window of a straight line
+                reading.applied, reading.moved = float(num_steps), True
+                self.num_moved += 1
+                self.num_fell += delta < 0
+                self.windows_read += 1
+                self.last_lr, self._last = lr, reading
+                self.max_lr = max(self.max_lr, lr)
+                return reading
+            self._steady = None
         if self.readings <= 64:
             self._digits = max(self._digits, _significant_digits(lr))
         if self.last_lr is None:
@@ -189,6 +203,9 @@ class Odometer:
             self._slopes = [slope]
         else:
             self._slopes = [*self._slopes[-2:], slope]
+            first = self._slopes[0]
+            straight = len(self._slopes) == 3 and max(self._slopes) - min(self._slopes) <= _SAME * abs(first)
+            self._steady = first if straight and first < 0.0 and self._cosine is None else None
         if slope > 0:
             self._settle_last(slope)
 

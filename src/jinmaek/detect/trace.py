@@ -146,14 +146,14 @@ class Trace:
             if value is not None:
                 self.faults.add(record.step, value)
             return
-        # Of a long per-step run every fourth value is enough for a level.
-        thinned = self.num_records > HEAD and self.num_records & 3
+        # Of a long per-step run every eighth value is enough for a level.
+        thinned = self.num_records > HEAD and self.num_records & 7
         if value is not None and self.loss_state == "finite":
             self._learn_loss(record, value, thinned=bool(thinned))
-        if grad is not None and isfinite(grad):
+        if grad is not None and not thinned and isfinite(grad):
             self.grads.add(record.step, grad)
             level = self.grad_level
-            if not thinned and (level.count < ENOUGH or grad < 3 * level.median + 12 * level.noise):
+            if level.count < ENOUGH or grad < 3 * level.median + 12 * level.noise:
                 level.add(grad)
 
     def _learn_loss(self, record: StepRecord, value: float, *, thinned: bool) -> None:
@@ -162,8 +162,6 @@ class Trace:
         if len(self.head) < HEAD:
             self.head.append((record.step, value))
         self.curve.add(record.step, value)
-        if self.epoch is not None:
-            self.epochs.add(record.step, self.epoch, value)
         level = self.level
         if value > level.high:
             self._high_row += 1
@@ -173,6 +171,8 @@ class Trace:
             self._high_row = 0
         if thinned:
             return
+        if self.epoch is not None:
+            self.epochs.add(record.step, self.epoch, value)
         level.add(value)
         if level.median < self.lowest and level.count >= 3:
             self.lowest, self.lowest_step = level.median, record.step

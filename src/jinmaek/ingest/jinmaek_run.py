@@ -163,13 +163,16 @@ def _merged(records: Iterator[Item], beside: list[tuple[int, Item]]) -> Iterator
 
 
 def _note_manifest(path: Path, facts: RunFacts) -> None:
-    """What ``run.json`` says of the run."""
     try:
         manifest = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return
-    if not isinstance(manifest, dict):
-        return
+    if isinstance(manifest, dict):
+        note_manifest(manifest, facts)
+
+
+def note_manifest(manifest: Mapping[str, Any], facts: RunFacts) -> None:
+    """Fill ``facts`` with what ``run.json`` says of the run."""
     facts.max_steps = to_count(to_number(manifest.get("max_steps")))
     facts.schedule_steps = to_count(to_number(manifest.get("schedule_steps")))
     facts.versions = {
@@ -186,6 +189,10 @@ def _note_manifest(path: Path, facts: RunFacts) -> None:
     facts.peak_lr = to_number(optim.get("lr"))
     facts.warmup_steps = to_count(to_number(optim.get("warmup_steps")))
     facts.weight_decay = to_number(optim.get("weight_decay"))
+    facts.steps_per_epoch = to_number(manifest.get("steps_per_epoch"))
+    betas = to_number(optim.get("beta1")), to_number(optim.get("beta2"))
+    if betas[0] is not None and betas[1] is not None:
+        facts.betas = betas[0], betas[1]
 
 
 def _table(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ def make_manifest(session: Session, determinism: str) -> dict[str, Any]:
         "settings": settings(session),
         "max_steps": session.max_steps,
         "schedule_steps": session.recipe.optim.schedule_steps or session.max_steps,
+        "steps_per_epoch": session.plan.steps_per_epoch,
         "seed": session.recipe.train.seed,
         "determinism": determinism,
         "versions": versions(),

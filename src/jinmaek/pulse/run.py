@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jinmaek.config import Recipe, load_recipe, recipe_from_dict
 from jinmaek.core.codec import number
 from jinmaek.core.errors import RunError, StorageError
-from jinmaek.ingest.jinmaek_run import facts_of_run, read_run
+from jinmaek.core.record import RunFacts
+from jinmaek.ingest import find_logs
+from jinmaek.ingest.jinmaek_run import note_manifest
 from jinmaek.pulse.alarms import Alarms
 from jinmaek.pulse.card import write_card
 from jinmaek.pulse.listener import RunListener
@@ -59,7 +62,7 @@ def train(
         directory.write_manifest(manifest)
         listener.on_ready(session, path)
         _ask(session, directory, listener, trained=False)
-        return _run_to_end(session, directory, listener, interrupted, Alarms(facts_of_run(manifest)), first_step=1)
+        return _run_to_end(session, directory, listener, interrupted, _alarms(manifest), first_step=1)
 
 
 def resume(
@@ -84,10 +87,11 @@ def resume(
         kept = list_checkpoints(directory.checkpoints_path)
         done = load_checkpoint(session.training, kept[-1]) if kept else 0
         directory.append_event("resumed", step=done)
-        alarms = Alarms(facts_of_run(manifest))
-        for item in read_run(directory.path):
-            if (item.step or 0) <= done:
-                alarms.observe(item)
+        alarms = _alarms(manifest)
+        if directory.steps_path.exists():
+            for item in find_logs(str(directory.path))[0].items():
+                if (item.step or 0) <= done:
+                    alarms.observe(item)
         listener.on_ready(session, directory.path)
         return _run_to_end(session, directory, listener, interrupted, alarms, first_step=done + 1)
 
@@ -100,6 +104,12 @@ def _prepared(recipe: Recipe, listener: RunListener) -> Iterator[tuple[Session, 
     with repeatable(recipe.train.deterministic, choose_device()) as determinism:
         listener.on_phase("loading_model")
         yield make_session(recipe, loaded), determinism
+
+
+def _alarms(manifest: dict[str, Any]) -> Alarms:
+    facts = RunFacts(source="jinmaek", filters_loss=False, logging_steps=1)
+    note_manifest(manifest, facts)
+    return Alarms(facts)
 
 
 def _check_room(session: Session, path: Path) -> None:

@@ -9,7 +9,7 @@ from math import inf, isfinite
 from jinmaek.core.finding import Confidence, Finding, Severity
 from jinmaek.detect.level import Level
 from jinmaek.detect.rule import Rule
-from jinmaek.detect.trace import Trace
+from jinmaek.detect.trace import HEAD, Trace
 from jinmaek.detect.trend import linear_trend, loss_points, median
 
 ABSURD_LR = 5e-3  # for Adam on any transformer
@@ -44,22 +44,21 @@ class Divergence(Rule):
         self._rise: _Rise | None = None
         self._last3: list[float] = []
         self._low = inf  # lowest median of three
+        self._limit = -inf  # above it a value is high
         self._ordinary = Level()  # of what is not high
 
     def observe(self, trace: Trace) -> bool:
         """Follow the lowest level (a median of three) and what lies far above it."""
         value = trace.value
-        if trace.loss_state != "finite" or value is None or trace.fault:
+        if value is None or trace.fault or trace.loss_state != "finite":
             return False
-        level = min(self._low, trace.first_value or value)
-        noise = self._ordinary.noise if self._ordinary.known else 0.0
-        high = value > level + max(8 * noise, 0.3 * level, 0.3)
-        if not high:
+        if value <= self._limit:
             self._rise = None
-            self._ordinary.add(value)
-            self._last3 = [*self._last3[-2:], value]
-            if len(self._last3) == 3:
-                self._low = min(self._low, sorted(self._last3)[1])
+            if trace.num_records < HEAD or not trace.num_records & 7:
+                self._learn(trace, value)
+            return False
+        if self._limit == -inf:
+            self._learn(trace, value)
             return False
         if self._rise is None:
             grads = trace.grad_level
@@ -70,6 +69,16 @@ class Divergence(Rule):
         rise.grad = max(rise.grad, trace.record.grad_norm or 0.0)
         rise.recent = [*rise.recent[-7:], value]
         return rise.records == (3 if trace.record.num_steps > 1 else 8)
+
+    def _learn(self, trace: Trace, value: float) -> None:
+        """Take in an ordinary value: it may lower the level, and with it the limit above which values are high."""
+        self._ordinary.add(value)
+        self._last3 = [*self._last3[-2:], value]
+        if len(self._last3) == 3:
+            self._low = min(self._low, sorted(self._last3)[1])
+        level = min(self._low, trace.first_value if trace.first_value is not None else value)
+        noise = self._ordinary.noise if self._ordinary.known else 0.0
+        self._limit = level + max(8 * noise, 0.3 * level, 0.3)
 
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """A rise that lasts to the end, far enough above."""

@@ -52,20 +52,23 @@ class WrongStart(Rule):
         sure = blind or value > uniform + 1.5 or trace.num_records >= 8
         if learns and _still_falls(trace):
             sure = False
-        name = "bad-labels" if learns else "wrong-forward-at-step-1"
-        yield self._finding(trace, name, uniform, sure=sure)
-        if not blind and (not sure or learns):
+        if not learns:
+            yield self._finding(trace, "wrong-forward-at-step-1", uniform, error=sure, likely=sure)
+        else:  # both come down to the tokens' own entropy and stay there: the log does not separate them
+            yield self._finding(trace, "bad-labels", uniform, error=sure)
+            yield self._finding(trace, "wrong-forward-at-step-1", uniform, error=sure)
+        if not blind and not sure:
             # A loss that is summed over the accumulation starts as high.
-            yield self._finding(trace, "loss-scaled-by-accumulation", uniform, sure=False)
+            yield self._finding(trace, "loss-scaled-by-accumulation", uniform, error=False)
 
-    def _finding(self, trace: Trace, name: str, uniform: float, *, sure: bool) -> Finding:
+    def _finding(self, trace: Trace, name: str, uniform: float, *, error: bool, likely: bool = False) -> Finding:
         step, value = trace.head[0]
         others = {"wrong-forward-at-step-1", "bad-labels", "loss-scaled-by-accumulation"} - {name}
         return Finding(
             rule=self.name,
             id=name,
-            severity="error" if sure else "warning",
-            confidence="likely" if sure else "possible",
+            severity="error" if error else "warning",
+            confidence="likely" if likely else "possible",
             first_step=step,
             last_step=trace.record.step,
             evidence={
