@@ -1,7 +1,8 @@
 """jinmaek (진맥): QLoRA fine-tuning that cannot fail silently.
 
-Everything the commands do is a function here: :func:`train`, :func:`resume`, :func:`ask`,
-:func:`load_recipe`, :func:`read_steps`. The heavy ones are imported when they are first used.
+Everything the commands do is a function here: :func:`train`, :func:`resume`, :func:`ask`, :func:`diagnose`,
+:func:`load_recipe`, :func:`read_steps`. Each is imported when it is first used: reading a log must not wait for
+torch, nor for pydantic.
 """
 
 from __future__ import annotations
@@ -9,27 +10,36 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jinmaek.config import Recipe, builtin_recipes, load_recipe
-from jinmaek.core.errors import DataError, JinmaekError, ModelError, RecipeError, RunError, StorageError
+from jinmaek.core.errors import DataError, JinmaekError, LogError, ModelError, RecipeError, RunError, StorageError
+from jinmaek.core.finding import Diagnosis, Finding
 from jinmaek.core.record import StepRecord
 from jinmaek.store import read_steps
 
 if TYPE_CHECKING:
+    from jinmaek.config import Recipe, builtin_recipes, load_recipe
+    from jinmaek.detect import diagnose_path as diagnose
     from jinmaek.pulse import RunResult, resume, train
     from jinmaek.pulse.listener import RunListener
     from jinmaek.talk import ask
 
-_HEAVY = {
-    "train": "jinmaek.pulse",
-    "resume": "jinmaek.pulse",
-    "RunResult": "jinmaek.pulse",
-    "RunListener": "jinmaek.pulse.listener",
-    "ask": "jinmaek.talk",
+_LATER = {
+    "Recipe": ("jinmaek.config", "Recipe"),
+    "builtin_recipes": ("jinmaek.config", "builtin_recipes"),
+    "load_recipe": ("jinmaek.config", "load_recipe"),
+    "diagnose": ("jinmaek.detect", "diagnose_path"),
+    "train": ("jinmaek.pulse", "train"),
+    "resume": ("jinmaek.pulse", "resume"),
+    "RunResult": ("jinmaek.pulse", "RunResult"),
+    "RunListener": ("jinmaek.pulse.listener", "RunListener"),
+    "ask": ("jinmaek.talk", "ask"),
 }
 
 __all__ = [
     "DataError",
+    "Diagnosis",
+    "Finding",
     "JinmaekError",
+    "LogError",
     "ModelError",
     "Recipe",
     "RecipeError",
@@ -40,6 +50,7 @@ __all__ = [
     "StorageError",
     "ask",
     "builtin_recipes",
+    "diagnose",
     "load_recipe",
     "read_steps",
     "resume",
@@ -48,6 +59,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HEAVY:
-        return getattr(import_module(_HEAVY[name]), name)
+    if name in _LATER:
+        module, attribute = _LATER[name]
+        return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'jinmaek' has no attribute {name!r}")

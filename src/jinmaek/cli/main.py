@@ -13,7 +13,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from jinmaek.config import builtin_recipes, load_recipe
 from jinmaek.core.errors import JinmaekError, RecipeError, RunError
 from jinmaek.core.text import Lang, default_lang, is_lang, say
 
@@ -60,6 +59,8 @@ def train(
         raise RunError("run.resume_takes_no_recipe")
     if resume is None and recipe is None:
         raise RecipeError("run.recipe_missing")
+    from jinmaek.config import load_recipe
+
     # A misspelt recipe is told at once, before torch is loaded.
     chosen = None if recipe is None else load_recipe(recipe, settings or ())
     typer.echo(say("cli.starting", spoken), err=True)  # importing torch takes seconds
@@ -133,6 +134,8 @@ def recipes(context: typer.Context, lang: LangOption = _LANG, as_json: JsonOptio
     spoken = checked_lang(lang)
     if context.invoked_subcommand is not None:
         return
+    from jinmaek.config import builtin_recipes, load_recipe
+
     about = {name: load_recipe(name).about for name in builtin_recipes()}
     if as_json:
         typer.echo(json.dumps({name: text.model_dump() for name, text in about.items()}, ensure_ascii=False))
@@ -146,6 +149,8 @@ def recipes(context: typer.Context, lang: LangOption = _LANG, as_json: JsonOptio
 @recipes_app.command("show", help=_help("recipes_show"))
 def show(name: Annotated[str, typer.Argument(help=_help("recipe"))]) -> None:
     """Print a built-in recipe."""
+    from jinmaek.config import builtin_recipes, load_recipe
+
     load_recipe(name)  # tells a misspelt name, with the nearest one
     typer.echo(builtin_recipes().get(name) or Path(name).read_text("utf-8"), nl=False)
 

@@ -10,8 +10,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from jinmaek.core.finding import Finding
 from jinmaek.core.record import StepRecord
 from jinmaek.core.text import Lang, say
+from jinmaek.explain.telling import title
 from jinmaek.pulse.listener import RunListener
 from jinmaek.pulse.recorder import skip_cause
 from jinmaek.pulse.result import RunResult
@@ -113,6 +115,14 @@ class TrainingView(RunListener):
         """Print the held-out loss."""
         self._say("cli.evaluation", step=step, loss=evaluation.loss)
 
+    def on_finding(self, finding: Finding) -> None:
+        """Say at once what a rule found."""
+        steps = {"first_step": finding.first_step, "last_step": finding.last_step}
+        key = "cli.alarm_possible" if finding.confidence == "possible" else "cli.alarm"
+        text = say(f"{finding.id}.what", self._lang, **steps)
+        style = "bold red" if finding.severity == "error" else "yellow"
+        self._line(say(key, self._lang, title=title(finding.id, self._lang), what=text, **steps), style=style)
+
     def summary(self, result: RunResult) -> None:
         """How it went, what the model says now, and where the adapter is."""
         for question, before, after in result.samples:
@@ -125,6 +135,8 @@ class TrainingView(RunListener):
             self._say("cli.adapter", path=result.adapter)
             question = result.samples[0][0] if result.samples else "…"
             self._say("cli.try_it", path=result.path, question=question)
+        if result.diagnosis is not None and result.diagnosis.causes:
+            self._say("cli.look_closer", path=result.path)
 
     def _say(self, key: str, **params: object) -> None:
         self._line(say(key, self._lang, **params))

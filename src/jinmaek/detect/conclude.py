@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jinmaek.core.finding import Diagnosis, Finding, Health, Weights
+from jinmaek.core.finding import Diagnosis, Finding, Health, RuleResult, Weights
 from jinmaek.detect.panel import Panel
 from jinmaek.detect.trace import Trace
 
+TWO_RUNS = "hidden-schedule-change"  # the one rule that compares runs; see :mod:`jinmaek.detect.diagnose`
 ENOUGH = 4  # records with a loss before a run is called healthy
 
 _SHORT_RISE = 3  # records
@@ -16,6 +17,7 @@ _SEVERITY = ("error", "warning", "note")
 _CONFIDENCE = ("established", "likely", "possible")
 _SKIPS = frozenset(("nan-masked-scaler-skip", "scaler-skip-every-step", "scaler-collapse-to-zero"))
 _DEAD = _SKIPS | {"nan-poisoned-weights", "divergence-to-nan", "labels-all-masked"}
+_IDLE = frozenset(("plateau", "stuck-from-start"))  # nobody asks why a broken run does not improve
 _BY_LEARNING = frozenset(
     ("memorisation-overfit", "duplicate-or-leaked-data", "stuck-from-start", "plateau", "not-shuffled")
 )
@@ -42,6 +44,8 @@ def conclude(panel: Panel, name: str, unread: int, *, steps_inferred: bool) -> D
     told = _nested(_grown(_merged(found)))
     causes = tuple(_with_consequences(each, trace) for each in told if each.severity != "note")
     notes = tuple(each for each in told if each.severity == "note")
+    dead = bool(causes) and causes[0].id in _DEAD
+    broken = any(each.severity == "error" for each in causes)
     verdict = _verdict(causes, trace)
     healthy_step = _last_healthy(causes, trace)
     return Diagnosis(
@@ -50,8 +54,8 @@ def conclude(panel: Panel, name: str, unread: int, *, steps_inferred: bool) -> D
         verdict=verdict,
         weights=_weights(causes, verdict),
         causes=causes,
-        notes=() if causes and causes[0].id in _DEAD else notes,
-        rules=panel.results(found),
+        notes=tuple(each for each in notes if not broken or each.id not in _IDLE) if not dead else (),
+        rules=(*panel.results(found), RuleResult(rule=TWO_RUNS, outcome="not_checkable", missing=("second_run",))),
         num_records=trace.num_records,
         first_step=trace.first_step if trace.num_records else None,
         last_step=trace.record.step if trace.num_records else None,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Protocol
 
 from jinmaek.core.finding import Diagnosis, Finding, RuleResult
 from jinmaek.core.record import EvaluationRecord, Item, Remark, RunFacts, StepRecord
-from jinmaek.detect.conclude import conclude
+from jinmaek.detect.conclude import TWO_RUNS, conclude
 from jinmaek.detect.panel import Panel
 from jinmaek.detect.steps import Numbering, infer_steps
+from jinmaek.ingest import find_logs
 
 MAX_NUMBERED = 200_000  # records of a log without steps that are held at once to number them
-SCHEDULE_RULE = "hidden-schedule-change"
 
 
 class Source(Protocol):
@@ -81,6 +82,18 @@ def diagnose(
     return _diagnosed(panel, source, others, inferred=numbering is not None)
 
 
+def diagnose_path(path: str | Path) -> list[Diagnosis]:
+    """The diagnosis of every run in ``path``: a run directory, a log file of any trainer, a folder of them.
+
+    Raises:
+        LogError: there is nothing to read.
+    """
+    done: list[Diagnosed] = []
+    for source in find_logs(str(path)):
+        done.append(diagnose(source, done))
+    return [each.diagnosis for each in done]
+
+
 def _diagnosed(panel: Panel, source: Source, others: Sequence[Diagnosed], *, inferred: bool) -> Diagnosed:
     trace = panel.trace
     diagnosis = conclude(panel, source.name, source.unread, steps_inferred=inferred)
@@ -101,15 +114,15 @@ def _compared(mine: Diagnosed, others: Sequence[Diagnosed]) -> Diagnosis:
     diagnosis = mine.diagnosis
     known = [each for each in others if each.schedule_steps and each.peak_lr and not each.constant_lr]
     if not known or not mine.schedule_steps or not mine.peak_lr or mine.constant_lr:
-        result = RuleResult(rule=SCHEDULE_RULE, outcome="not_checkable", missing=("second_run",))
-        return replace(diagnosis, rules=(*diagnosis.rules, result))
+        return diagnosis
     other = next((each for each in known if each.schedule_steps != mine.schedule_steps), None)
-    result = RuleResult(rule=SCHEDULE_RULE, outcome="clear" if other is None else "found")
+    result = RuleResult(rule=TWO_RUNS, outcome="clear" if other is None else "found")
+    diagnosis = replace(diagnosis, rules=(*diagnosis.rules[:-1], result))
     if other is None:
-        return replace(diagnosis, rules=(*diagnosis.rules, result))
+        return diagnosis
     note = Finding(
-        rule=SCHEDULE_RULE,
-        id=SCHEDULE_RULE,
+        rule=TWO_RUNS,
+        id=TWO_RUNS,
         severity="note",
         confidence="established",
         first_step=diagnosis.first_step or 0,
@@ -121,7 +134,7 @@ def _compared(mine: Diagnosed, others: Sequence[Diagnosed]) -> Diagnosis:
             "other_run": other.diagnosis.source,
         },
     )
-    return replace(diagnosis, rules=(*diagnosis.rules, result), notes=(*diagnosis.notes, note))
+    return replace(diagnosis, notes=(*diagnosis.notes, note))
 
 
 def _number(held: Sequence[Item]) -> Numbering | None:

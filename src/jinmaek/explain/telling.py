@@ -26,7 +26,7 @@ def explain(diagnosis: Diagnosis, lang: Lang) -> ToldDiagnosis:
         verdict=diagnosis.verdict,
         weights=diagnosis.weights,
         headline=_headline(diagnosis, lang),
-        weights_line=say(f"weights.{diagnosis.weights}", lang) if diagnosis.causes else None,
+        weights_line=say(f"weights.{diagnosis.weights}", lang) if _asks_for_weights(diagnosis) else None,
         last_healthy=_last_healthy(diagnosis, lang),
         onset=diagnosis.causes[0].first_step if diagnosis.causes else None,
         causes=causes,
@@ -35,6 +35,11 @@ def explain(diagnosis: Diagnosis, lang: Lang) -> ToldDiagnosis:
         coverage=_coverage(diagnosis, lang),
         gaps=_gaps(diagnosis.rules, lang),
     )
+
+
+def _asks_for_weights(diagnosis: Diagnosis) -> bool:
+    """Whether NaN in the weights is a question: not in a run that is healthy, or whose numbers stayed finite."""
+    return any(cause.weights is not None for cause in diagnosis.causes)
 
 
 def _headline(diagnosis: Diagnosis, lang: Lang) -> str:

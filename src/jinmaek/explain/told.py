@@ -84,7 +84,7 @@ class ToldDiagnosis:
         verdict: healthy, faulty or undetermined.
         weights: whether they survived.
         headline: the verdict in one sentence.
-        weights_line: the weights in one sentence; ``None`` for a healthy run, where nobody asks.
+        weights_line: the weights in one sentence; ``None`` where nobody asks (healthy, all finite).
         last_healthy: where the run was last well, if the log tells.
         onset: first step of the first cause, which a curve marks.
         causes: the one to deal with first coming first.

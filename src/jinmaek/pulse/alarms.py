@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jinmaek.core.finding import Confidence, Diagnosis, Finding, Severity
-from jinmaek.core.record import Item, RunFacts
+from jinmaek.core.record import Item, Remark, RunFacts
 from jinmaek.detect import Panel, conclude
 
 _GRAVITY: dict[Severity, int] = {"note": 0, "warning": 1, "error": 2}
@@ -21,12 +21,17 @@ class Alarms:
         self._told: dict[str, tuple[int, int]] = {}
 
     def observe(self, item: Item) -> list[Finding]:
-        """Take in an item; the errors and warnings that it brought to light."""
+        """Take in an item; the errors and warnings that it brought to light.
+
+        At a checkpoint, between steps, the rules that look back over the whole run are asked too.
+        """
         rules = self.panel.observe(item)
+        if isinstance(item, Remark) and item.kind == "checkpoint":
+            return self.review()
         return self._new(self.panel.findings(rules)) if rules else []
 
     def review(self) -> list[Finding]:
-        """All rules now, those too that look back over the whole run: between steps, at checkpoints and at the end."""
+        """What is new by any rule."""
         return self._new(self.panel.findings())
 
     def diagnosis(self, name: str) -> Diagnosis:

@@ -116,15 +116,14 @@ class Recorder:
         self._tell(self.alarms.observe(EvaluationRecord(step=step, loss=evaluation.loss)))
 
     def on_checkpoint(self, step: int, path: Path) -> None:
-        """Note the checkpoint, and let the rules look back over the run."""
+        """Note the checkpoint."""
         name = path.relative_to(self._directory.path).as_posix()
         self._directory.append_event("checkpoint", step=step, path=name)
         self._listener.on_checkpoint(step, path)
-        self.alarms.observe(Remark(kind="checkpoint", step=step, text=name))
-        self.review()
+        self._tell(self.alarms.observe(Remark(kind="checkpoint", step=step, text=name)))
 
     def review(self) -> None:
-        """Tell what only a look back shows."""
+        """Tell what only a look back over the whole run shows."""
         self._tell(self.alarms.review())
 
     def _tell(self, findings: list[Finding]) -> None:
