@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from math import isfinite, isinf
+from math import inf, isfinite, isinf
 from typing import TYPE_CHECKING
 
 from jinmaek.core.record import EvaluationRecord
@@ -18,6 +18,7 @@ MAX_KEPT = 64
 GAP_STEPS = 12  # healthy steps that do not end a stretch of per-step records
 GAP_RECORDS = 2  # the same for windows
 _DILUTED = 0.75  # of the level: a window this low beside dead ones was partly dead itself
+_LOWEST = 0.85  # of the lowest loss before
 _BLOW_UP = 3.0  # times the level
 _ABSURD = 25.0  # nats: far worse than guessing among any vocabulary
 
@@ -120,6 +121,7 @@ class Episodes:
         self._last_step: int | None = None
         self._last_lr: float | None = None
         self._rising = 0
+        self._lowest = inf
         self._blow_up: tuple[int, float] | None = None
         self._recent: deque[tuple[int, float, int]] = deque(maxlen=3)  # (step, applied, steps) of the last windows
         self._gap: list[tuple[int, float, int]] = []
@@ -175,7 +177,9 @@ class Episodes:
         known = level.count >= 2
         big = value > _BLOW_UP * level.median + 8 * level.noise if known else value > _ABSURD
         self._blow_up = (record.step, value) if big else None
-        low = known and value < _DILUTED * level.median - 2 * level.noise
+        # A window that prints far less than any before it was partly dead, if dead ones follow.
+        low = known and (value < _DILUTED * level.median - 2 * level.noise or value < _LOWEST * self._lowest)
+        self._lowest = min(self._lowest, value)
         self._partial = (record.step, value, record.num_steps) if low else None
         self._healthy += not big
         self._last_value, self._last_step, self._last_lr = value, record.step, record.lr
@@ -208,7 +212,7 @@ class Episodes:
         episode = Episode(before, first_step=record.step, windows=self._windows_before(record.step))
         if self._blow_up is not None:
             episode.first_step = self._blow_up[0]
-        elif self._partial is not None and trace.loss_state in ("zero", "non_finite"):
+        elif self._partial is not None and (trace.loss_state != "finite" or trace.facts.filters_loss):
             episode.first_step = self._partial[0]
             episode.finite_inside.append(self._partial)
         self._gap.clear()

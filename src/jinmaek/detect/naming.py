@@ -198,11 +198,12 @@ def _dead_without_odometer(episode: Episode, trace: Trace) -> list[Name]:
         return [Name("labels-all-masked", "likely", "unknown", (), ("nan-poisoned-weights",))]
     if episode.grads_zero and not episode.grads_bad:
         return [Name("labels-all-masked", "likely", "intact", ("nan-poisoned-weights",))]
-    return [
+    names = [
         Name("labels-all-masked", "possible", "unknown", (), ("nan-poisoned-weights", "scaler-skip")),
         Name("scaler-skip-every-step", "possible", "unknown", (), ("labels-all-masked", "nan-poisoned-weights")),
         Name("nan-poisoned-weights", "possible", "unknown", (), ("labels-all-masked", "scaler-skip")),
     ]
+    return [*names[1:], names[0]] if episode.grads_bad else names
 
 
 def _gradient_only(episode: Episode, trace: Trace) -> list[Name]:

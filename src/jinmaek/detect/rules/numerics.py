@@ -15,6 +15,7 @@ from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import Trace, is_sentinel
 
 _GRADIENT_ONLY = re.compile(r"loss[ =:]+[\d.]+(e[-+]?\d+)?\b.*norm[ =:]+(nan|inf)", re.IGNORECASE)
+_OFTEN = 0.03  # of all steps
 _MANY_SKIPS = 0.3  # of a stretch's steps: no scaler throws away so much for its calibration
 
 
@@ -60,7 +61,8 @@ class NonFiniteLoss(EpisodeRule):
     needs = ("loss",)
     ids = (
         "nan-batch-intermittent", "nan-poisoned-weights", "divergence-to-nan", "scaler-skip-every-step",
-        "nan-masked-scaler-skip", "scaler-collapse-to-zero", "labels-all-masked",
+        "nan-masked-scaler-skip", "scaler-collapse-to-zero", "labels-all-masked", "labels-partly-masked",
+        "attn-kernel-nan", "skipped-steps",
     )  # fmt: skip
 
 
@@ -71,7 +73,7 @@ class ZeroLoss(EpisodeRule):
     needs = ("loss",)
     ids = (
         "nan-masked-scaler-skip", "scaler-skip-every-step", "scaler-collapse-to-zero", "nan-poisoned-weights",
-        "labels-all-masked", "nan-batch-intermittent", "divergence-to-nan",
+        "labels-all-masked", "labels-partly-masked", "nan-batch-intermittent", "divergence-to-nan", "attn-kernel-nan",
     )  # fmt: skip
 
 
@@ -105,7 +107,13 @@ class SkippedSteps(EpisodeRule):
 
     name = "skipped-steps"
     needs = ("lr|optimizer_stepped",)
-    ids = ("nan-masked-scaler-skip", "scaler-skip-every-step", "grad-nan-finite-loss", "skipped-steps")
+    ids = (
+        "nan-masked-scaler-skip",
+        "scaler-skip-every-step",
+        "scaler-collapse-to-zero",
+        "grad-nan-finite-loss",
+        "skipped-steps",
+    )
 
     def missing(self, trace: Trace) -> tuple[str, ...]:
         """A constant lr counts nothing."""
@@ -178,8 +186,8 @@ def _tell(rule: str, episode: Episode, trace: Trace) -> Iterator[Finding]:
     severity = _severity(episode, trace)
     if severity is None:
         return
-    if rule == "skipped-steps" and severity == "note":
-        yield _few_skips(episode)
+    if severity == "note" and (rule == "skipped-steps" or episode.thrown_away):
+        yield _few_skips(rule, episode)
         return
     for name in name_fault(episode, trace):
         yield Finding(
@@ -198,33 +206,43 @@ def _tell(rule: str, episode: Episode, trace: Trace) -> Iterator[Finding]:
 
 def _severity(episode: Episode, trace: Trace) -> Severity | None:
     """``None``: the loss scaler's ordinary business, told nowhere."""
-    if episode.loss_bad and not (episode.thrown_away and _calibrating(episode, trace)):
-        return "warning" if episode.recovered else "error"
     if _calibrating(episode, trace):
         return None
-    if episode.grads_bad and not episode.thrown_away:
-        if episode.recovered and episode.records <= 2 and episode.losses_alive:
-            return "note"
+    if episode.thrown_away and (episode.scale_last is not None or not episode.loss_bad):
+        span = episode.last_step - episode.first_step + 1
+        dense = episode.records >= 3 and episode.records >= _MANY_SKIPS * span
+        if episode.recovered:
+            return "warning" if dense or _often(trace) else "note"
+        return "error" if dense else "warning" if _often(trace) else "note"
+    if episode.loss_bad:
         return "warning" if episode.recovered else "error"
-    if episode.thrown_away:
-        dense = episode.records >= 3 and episode.records >= _MANY_SKIPS * (episode.last_step - episode.first_step + 1)
-        return "warning" if episode.recovered and dense else "note" if episode.recovered or not dense else "error"
     share = episode.read_skipped / max(1, episode.read_steps)
+    if episode.grads_bad and not episode.thrown_away:
+        few = episode.grads_bad <= 2 and episode.losses_alive > 0 and share < _MANY_SKIPS
+        return "note" if episode.recovered and few else "warning" if episode.recovered else "error"
     if share < _MANY_SKIPS or episode.records < 2:
         return "note"
     return "warning" if episode.recovered else "error"
 
 
+def _often(trace: Trace) -> bool:
+    """Whether steps were thrown away again and again, far more often than a scaler tries a larger scale."""
+    thrown = sum(episode.thrown_away for episode in trace.episodes.all if not _calibrating(episode, trace))
+    return thrown >= 6 and thrown >= _OFTEN * trace.num_records
+
+
 def _calibrating(episode: Episode, trace: Trace) -> bool:
     """The scaler finds its scale: a few skips at the very start, and healthy steps after them."""
+    if episode.loss_bad and not episode.thrown_away:
+        return False
     if not episode.good_after or episode.last_step > max(CALIBRATION, 3 * trace.record.num_steps):
         return False
     return episode.before.records <= CALIBRATION and episode.scale_last != 0.0 and not episode.zeros
 
 
-def _few_skips(episode: Episode) -> Finding:
+def _few_skips(rule: str, episode: Episode) -> Finding:
     return Finding(
-        rule="skipped-steps",
+        rule=rule,
         id="skipped-steps",
         severity="note",
         confidence="established",
@@ -236,15 +254,19 @@ def _few_skips(episode: Episode) -> Finding:
 
 
 def _joined(told: list[Finding]) -> Iterator[Finding]:
-    """Findings of one id and severity told as one, if there are several."""
-    groups: dict[tuple[str, Severity], list[Finding]] = {}
+    """Stretches of one pathology told as one; the loss scaler's small notes apart."""
+    groups: dict[tuple[str, bool], list[Finding]] = {}
     for finding in told:
-        groups.setdefault((finding.id, finding.severity), []).append(finding)
+        groups.setdefault((finding.id, finding.severity == "note"), []).append(finding)
     for findings in groups.values():
-        first = findings[0]
         if len(findings) == 1:
-            yield first
+            yield findings[0]
             continue
+        worst = next((each for each in findings if each.severity == "error"), findings[0])
+        sure = next((each for each in findings if each.confidence == "established"), worst)
+        if worst.confidence == "possible" and sure.confidence == "established":
+            worst = sure  # what came back before will come back again
         records = sum(int(finding.evidence.get("records", 0)) for finding in findings)
-        evidence = {**first.evidence, "stretches": len(findings)} | ({"records": records} if records else {})
-        yield replace(first, evidence=evidence, last_step=findings[-1].last_step)
+        evidence = {**worst.evidence, "stretches": len(findings)} | ({"records": records} if records else {})
+        first, last = findings[0].first_step, findings[-1].last_step
+        yield replace(worst, evidence=evidence, first_step=first, last_step=last, confidence=sure.confidence)

@@ -116,7 +116,8 @@ class EndlessWarmup(Rule):
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """Only where the run's end is known, or the warm-up is."""
         odometer, facts = trace.odometer, trace.facts
-        if not odometer.always_rose or odometer.num_moved < 5:
+        rising = trace.reading is not None and trace.reading.moved
+        if not rising or not odometer.always_rose or odometer.num_moved < 5:
             return
         last, end = trace.record.step, facts.max_steps
         planned = facts.warmup_steps is not None and end is not None and facts.warmup_steps >= end
