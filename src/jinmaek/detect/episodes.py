@@ -122,6 +122,7 @@ class Episodes:
         self._last_lr: float | None = None
         self._rising = 0
         self._lowest = inf
+        self._was_full = False
         self._blow_up: tuple[int, float] | None = None
         self._recent: deque[tuple[int, float, int]] = deque(maxlen=3)  # (step, applied, steps) of the last windows
         self._gap: list[tuple[int, float, int]] = []
@@ -178,9 +179,11 @@ class Episodes:
         big = value > _BLOW_UP * level.median + 8 * level.noise if known else value > _ABSURD
         self._blow_up = (record.step, value) if big else None
         # A window that prints far less than any before it was partly dead, if dead ones follow.
-        low = known and (value < _DILUTED * level.median - 2 * level.noise or value < _LOWEST * self._lowest)
+        least = record.num_steps > 1 and value < _LOWEST * self._lowest
+        low = known and (least or value < _DILUTED * level.median - 2 * level.noise)
         self._lowest = min(self._lowest, value)
         self._partial = (record.step, value, record.num_steps) if low else None
+        self._was_full = trace.reading is not None and trace.reading.applied is not None
         self._healthy += not big
         self._last_value, self._last_step, self._last_lr = value, record.step, record.lr
 
@@ -212,12 +215,20 @@ class Episodes:
         episode = Episode(before, first_step=record.step, windows=self._windows_before(record.step))
         if self._blow_up is not None:
             episode.first_step = self._blow_up[0]
-        elif self._partial is not None and (trace.loss_state != "finite" or trace.facts.filters_loss):
+        elif self._partial is not None and self._partly_dead(trace):
             episode.first_step = self._partial[0]
             episode.finite_inside.append(self._partial)
         self._gap.clear()
         self.all.append(episode)
         return episode
+
+    def _partly_dead(self, trace: Trace) -> bool:
+        """Whether the low window before this faulty record belongs to the fault."""
+        reading = trace.reading
+        honest = reading is not None and (reading.frozen or reading.skipped > 0)
+        if honest and self._was_full:
+            return False  # the lr counts the updates, and that window lost none
+        return trace.loss_state != "finite" or bool(trace.facts.filters_loss)
 
     def _windows_before(self, step: int) -> list[tuple[int, int, int]]:
         return [(at, round(applied), width) for at, applied, width in self._recent if at < step]

@@ -189,6 +189,7 @@ def note_manifest(manifest: Mapping[str, Any], facts: RunFacts) -> None:
     facts.peak_lr = to_number(optim.get("lr"))
     facts.warmup_steps = to_count(to_number(optim.get("warmup_steps")))
     facts.weight_decay = to_number(optim.get("weight_decay"))
+    facts.vocab_size = to_count(to_number(manifest.get("vocab_size")))
     facts.steps_per_epoch = to_number(manifest.get("steps_per_epoch"))
     betas = to_number(optim.get("beta1")), to_number(optim.get("beta2"))
     if betas[0] is not None and betas[1] is not None:

@@ -34,6 +34,7 @@ def make_manifest(session: Session, determinism: str) -> dict[str, Any]:
         "max_steps": session.max_steps,
         "schedule_steps": session.recipe.optim.schedule_steps or session.max_steps,
         "steps_per_epoch": session.plan.steps_per_epoch,
+        "vocab_size": session.training.model.config.vocab_size,
         "seed": session.recipe.train.seed,
         "determinism": determinism,
         "versions": versions(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 from math import isfinite, log
 
 from jinmaek.core.finding import Confidence, Finding
@@ -84,7 +83,7 @@ class Overfitting(Rule):
             return
         last = median([each.loss for each in after[-3:]]) if len(after) >= 3 else min(each.loss for each in after)
         rise = last - best.loss
-        if rise < max(0.05 * best.loss, 3 * _roughness([each.loss for each in held_out], best.loss)):
+        if rise < max(0.05 * best.loss, 4 * _held_out_noise([each.loss for each in held_out], best.loss)):
             return
         train_best, train_now = _train_near(trace, best.step), trace.level.median
         still_falls = train_best is not None and train_now < 0.95 * train_best
@@ -176,8 +175,12 @@ def _train_near(trace: Trace, step: int, num: int = 3) -> float | None:
     return sum(before) / len(before) if before else None
 
 
-def _roughness(values: list[float], best: float) -> float:
-    """How far neighbouring evaluations jump up before the best one: their noise."""
-    until = values[: values.index(best) + 1]
-    jumps = [max(0.0, after - before) for before, after in pairwise(until)]
-    return max(jumps, default=0.0)
+def _held_out_noise(values: list[float], best: float) -> float:
+    """Noise of one evaluation: from second differences, in which a trend does not enter; 0 where there are too few.
+
+    The median of |second differences| over 0.6745·√6 is the standard deviation of white noise.
+    """
+    place = values.index(best)
+    near = values[max(0, place - 1) :] if len(values) - place >= 4 else values
+    bends = [abs(first - 2 * second + third) for first, second, third in zip(near, near[1:], near[2:], strict=False)]
+    return median(bends) / 1.652 if len(bends) >= 2 else 0.0

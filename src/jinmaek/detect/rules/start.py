@@ -12,6 +12,7 @@ from jinmaek.detect.rules.learning import ALIKE, train_and_held_out
 from jinmaek.detect.trace import Trace
 from jinmaek.detect.trend import linear_trend
 
+_NO_PRETRAINED, _NO_TEXT = 7.0, 5.0  # nats: a pretrained model's first loss on text, and after some steps, is below
 _UNIFORM = 10.3  # ln of the smallest common vocabulary, 30,000
 
 
@@ -36,10 +37,11 @@ class WrongStart(Rule):
         if value is None or trace.facts.objective != "sft":
             return
         uniform = log(trace.facts.vocab_size) if trace.facts.vocab_size else _UNIFORM
-        if value < 0.93 * uniform or (trace.episodes.all and trace.episodes.all[0].before.blow_up is not None):
+        high = value >= 0.93 * uniform or (trace.facts.vocab_size is None and self._stays_high(trace, value))
+        if not high or (trace.episodes.all and trace.episodes.all[0].before.blow_up is not None):
             return
         learns = trace.level.count >= 8 and trace.level.median < 0.7 * value
-        if learns and value < uniform + 1.5:
+        if learns and value < uniform + 1.5 and trace.level.median < _NO_TEXT:
             return  # from scratch: starts at ln(vocabulary) and learns
         if _rose_first(trace, value) or any(train > ALIKE * loss for train, loss in train_and_held_out(trace)):
             return  # a divergence; a loss that is scaled
@@ -60,6 +62,11 @@ class WrongStart(Rule):
         if not blind and not sure:
             # A loss that is summed over the accumulation starts as high.
             yield self._finding(trace, "loss-scaled-by-accumulation", uniform, error=False)
+
+    @staticmethod
+    def _stays_high(trace: Trace, value: float) -> bool:
+        """Started and stayed where no pretrained model is, although many steps were made."""
+        return value > _NO_PRETRAINED and trace.level.median > _NO_TEXT and trace.level.count >= 12
 
     def _finding(self, trace: Trace, name: str, uniform: float, *, error: bool, likely: bool = False) -> Finding:
         step, value = trace.head[0]
