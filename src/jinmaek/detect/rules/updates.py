@@ -12,6 +12,7 @@ from jinmaek.detect.trend import linear_trend
 
 _DPO_START = log(2.0)
 _FAMILY = "updates"
+_EVERY = 64  # records: so often are modules looked at after the first ones
 _CRUSHED = 0.1  # of the gradient left
 
 
@@ -100,9 +101,9 @@ class DeadAdapter(Rule):
         record = trace.record
         if not record.optimizer_stepped or record.groups is None or not record.lr:
             return False
-        self._steps += 1
-        if self._steps > 64 and self._steps % 64:
+        if trace.num_records > _EVERY and trace.num_records % _EVERY:
             return False  # a group that moved stays moved; a dead one stays dead
+        self._steps += 1
         for name, stats in record.groups.items():
             if not self._moved.get(name):
                 self._moved[name] = bool(stats.max_update)
