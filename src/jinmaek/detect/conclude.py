@@ -21,12 +21,15 @@ _IDLE = frozenset(("plateau", "stuck-from-start"))  # nobody asks why a broken r
 _BY_LEARNING = frozenset(
     ("memorisation-overfit", "duplicate-or-leaked-data", "stuck-from-start", "plateau", "not-shuffled")
 )
+_OF_DIVERGENCE = frozenset(("grad-nan-finite-loss", "nan-batch-intermittent", "always-clipped", "grad-spike-finite"))
 _ROOTS: tuple[tuple[str, frozenset[str]], ...] = (
     # a broken optimizer or a wrong start makes the loss diverge; a divergence makes gradients overflow
     ("optim-8bit-map-bug", frozenset(("lr-too-high-divergence", "divergence-to-nan", "grad-nan-finite-loss"))),
     ("wrong-forward-at-step-1", frozenset(("lr-too-high-divergence", "divergence-plateau", "bad-labels"))),
-    ("lr-too-high-divergence", frozenset(("grad-nan-finite-loss", "nan-batch-intermittent", "always-clipped"))),
-    ("divergence-to-nan", frozenset(("lr-too-high-divergence", "grad-nan-finite-loss", "always-clipped"))),
+    ("lr-too-high-divergence", _OF_DIVERGENCE),
+    ("divergence-to-nan", _OF_DIVERGENCE | {"lr-too-high-divergence"}),
+    ("grad-nan-finite-loss", frozenset(("grad-spike-finite",))),
+    ("nan-batch-intermittent", frozenset(("grad-spike-finite", "grad-nan-finite-loss"))),
     ("labels-all-masked", frozenset(("params-not-updating", "labels-partly-masked"))),
     ("gradient-underflow", frozenset(("params-not-updating", "partial-target-modules"))),
     ("params-not-updating", frozenset(("partial-target-modules", "stuck-from-start"))),

@@ -8,55 +8,78 @@ from math import isfinite
 from jinmaek.core.finding import Finding
 from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import Trace
-from jinmaek.detect.trend import linear_trend, loss_points
+from jinmaek.detect.trend import linear_trend, loss_points, median
+
+_EARLY = 512  # gradient norms kept
+_BEFORE = 8  # of them, the level before a spike
+_NOTED, _GRAVE = 20.0, 100.0  # times the median gradient norm
 
 
 class Spike(Rule):
-    """Single values far above the level that the loss or the gradient comes back from."""
+    """Values far above the level that the loss or the gradient comes back from."""
 
     name = "spike"
     family = "dynamics"
     needs = ("loss|grad_norm",)
     ids = ("outlier-batch", "grad-spike-finite")
-    min_records = 10
+    min_records = 5
     observes = True
 
     def __init__(self) -> None:
         self._losses: list[tuple[int, float, float]] = []
-        self._grads: list[tuple[int, float, float]] = []
-        self._num = {"loss": 0, "grad": 0}
+        self._num_losses = 0
+        self._grads: list[tuple[int, float]] = []  # the first ones, and of the later ones those that stand out
 
     def observe(self, trace: Trace) -> bool:
         """Note what stands out."""
         value, grad, record = trace.value, trace.record.grad_norm, trace.record
         level, grads = trace.level, trace.grad_level
         if value is not None and value > level.high and trace.loss_state == "finite":
-            self._num["loss"] += 1
+            self._num_losses += 1
             self._losses = [*self._losses[-63:], (record.step, value, level.median)]
-        if grad is not None and grad > grads.high and isfinite(grad) and grad > 20 * grads.median + 8 * grads.noise:
-            self._num["grad"] += 1
-            self._grads = [*self._grads[-63:], (record.step, grad, grads.median)]
+        early = len(self._grads) < _EARLY
+        if grad is not None and (early or grad > grads.high) and isfinite(grad) and len(self._grads) < 2 * _EARLY:
+            self._grads.append((record.step, grad))
         return False
 
     def findings(self, trace: Trace) -> Iterable[Finding]:
-        """Isolated ones, as notes."""
+        """Losses as a note; gradients too, unless they are a hundred times the others."""
         last = trace.record.step
-        for name, seen in (("outlier-batch", self._losses), ("grad-spike-finite", self._grads)):
-            count = self._num["loss" if name == "outlier-batch" else "grad"]
-            over = [spike for spike in seen if spike[0] < last]
-            if not over or count > 0.1 * trace.num_records:
-                continue
+        over = [spike for spike in self._losses if spike[0] < last]
+        if over and self._num_losses <= 0.1 * trace.num_records and trace.num_records >= 10:
             step, value, level = max(over, key=lambda spike: spike[1])
-            yield Finding(
-                rule=self.name,
-                id=name,
-                severity="note",
-                confidence="likely",
-                first_step=over[0][0],
-                last_step=over[-1][0],
-                evidence={"count": count, "peak": value, "peak_step": step, "level": level},
-                ruled_out=("lr-too-high-divergence",),
-            )
+            yield self._finding("outlier-batch", self._num_losses, (over[0][0], over[-1][0]), (step, value, level))
+        spikes = self._grad_spikes()
+        if not spikes or len(spikes) > 0.3 * len(self._grads):
+            return
+        peak = max(spikes, key=lambda spike: spike[1] / spike[2])
+        yield self._finding("grad-spike-finite", len(spikes), (spikes[0][0], spikes[-1][0]), peak)
+
+    def _grad_spikes(self) -> list[tuple[int, float, float]]:
+        """Gradient norms far above the ones before them, with that level."""
+        spikes: list[tuple[int, float, float]] = []
+        before: list[float] = []
+        for step, grad in self._grads:
+            level = median(before[-_BEFORE:]) if len(before) >= 2 else 0.0
+            if level > 0 and grad > _NOTED * level:
+                spikes.append((step, grad, level))
+            else:
+                before.append(grad)
+        return spikes if len(self._grads) >= 5 else []
+
+    def _finding(self, name: str, count: int, span: tuple[int, int], peak: tuple[int, float, float]) -> Finding:
+        step, value, level = peak
+        grave = name == "grad-spike-finite" and value > _GRAVE * level
+        return Finding(
+            rule=self.name,
+            id=name,
+            severity="warning" if grave else "note",
+            confidence="likely",
+            first_step=span[0],
+            last_step=span[1],
+            evidence={"count": count, "peak": value, "peak_step": step, "level": level},
+            ruled_out=("lr-too-high-divergence",),
+        )
 
 
 class Stuck(Rule):
