@@ -205,3 +205,38 @@ class Log:
 def diagnose_items(items, others=(), **facts):
     """:func:`diagnose` of these items."""
     return diagnose(Log(list(items), RunFacts(**{"source": "console"} | facts)), others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A rule's test: what makes it tell, what looks alike and must not, what it cannot be checked without."""
+
+    rule: str
+    id: str
+    trigger: tuple
+    alike: tuple
+    unchecked: tuple
+    missing: tuple[str, ...]
+
+
+def run(count, items=(), *, facts=None, width=1, **fields):
+    """(items, facts): ``count`` ordinary records with other fields, values or functions of the step."""
+    rng = random.Random(count)
+    base = {"loss": lambda step: 1.8 + 0.6 * math.exp(-5 * step / (count * width)) + rng.gauss(0, 0.05)} | fields
+    records = []
+    for step in range(width, count * width + 1, width):
+        values = {name: value(step) if callable(value) else value for name, value in base.items()}
+        records.append(StepRecord(step=step, num_steps=width, **values))
+    merged = sorted([*records, *items], key=lambda item: (item.step or 0, not isinstance(item, StepRecord)))
+    return merged, facts or {}
+
+
+def outcome_of(rule, case):
+    """(outcome, missing, ids told anywhere) of a rule over (items, facts)."""
+    items, facts = case
+    panel = Panel(RunFacts(**{"source": "trainer_state"} | facts))
+    for item in items:
+        panel.observe(item)
+    found = panel.findings()
+    [result] = [result for result in panel.results(found) if result.rule == rule]
+    return result.outcome, result.missing, {finding.id for finding in found if finding.rule == rule}
