@@ -45,9 +45,9 @@ def significant(value, digits):
     return float(f"{value:.{digits - 1}e}")
 
 
-def read(pairs, interval):
+def read(pairs, interval, *, exact=True):
     """The odometer after these (step, lr), with its readings."""
-    odometer = Odometer()
+    odometer = Odometer(exact=exact)
     return odometer, [odometer.read(step, lr, interval) for step, lr in pairs]
 
 
@@ -73,9 +73,9 @@ def clean_runs(draw, family):
     return lines(schedule, total, interval, start=start, used=draw(st.booleans())), interval
 
 
-def false_skips(pairs, interval):
+def false_skips(pairs, interval, *, exact=True):
     """What a clean run's readings claim."""
-    odometer, readings = read(pairs, interval)
+    odometer, readings = read(pairs, interval, exact=exact)
     return odometer.total_skipped, [(each.step, each.applied, each.num_steps) for each in readings if each.skipped]
 
 
@@ -97,7 +97,8 @@ def test_no_rounded_print_of_a_schedule_ever_shows_a_skip_that_was_none(family, 
     @given(clean_runs(family))
     def check(run):
         pairs, interval = run
-        assert false_skips([(step, significant(lr, digits)) for step, lr in pairs], interval) == (0, [])
+        rounded = [(step, significant(lr, digits)) for step, lr in pairs]
+        assert false_skips(rounded, interval, exact=False) == (0, [])
 
     check()
 
@@ -128,7 +129,7 @@ def test_no_rounded_print_of_a_schedule_ever_shows_a_skip_that_was_none(family, 
 )
 def test_these_clean_runs_show_no_skip(schedule, total, interval, digits):
     pairs = [(step, significant(lr, digits)) for step, lr in lines(schedule, total, interval)]
-    assert false_skips(pairs, interval) == (0, [])
+    assert false_skips(pairs, interval, exact=digits == 17) == (0, [])
 
 
 @st.composite
@@ -225,7 +226,7 @@ def test_a_decay_that_moves_at_every_line_is_never_frozen(schedule, interval):
 def test_a_rounded_lr_that_repeats_because_of_its_digits_is_not_frozen():
     pairs = [(step, significant(lr, 3)) for step, lr in lines(linear(1e-4, 20_000), 600, 1)]
     assert len({lr for _, lr in pairs}) < 40
-    _, readings = read(pairs, 1)
+    _, readings = read(pairs, 1, exact=False)
     assert [each.step for each in readings if each.frozen] == []
 
 

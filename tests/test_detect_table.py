@@ -257,7 +257,7 @@ def test_poisoned_weights_under_an_lr_of_three_digits_are_not_called_intact():
     losses[299] = math.nan
     trainer = Trainer(schedule=linear(1e-4, 20_000), interval=1, precision="bf16")
     items = [replace(each, lr=float(f"{each.lr:.2e}")) for each in trainer.run(losses)]
-    diagnosis = judge(items, filters_loss=True)
+    diagnosis = judge(items, filters_loss=True, source="console")
     assert trainer.poisoned_at == 300
     assert diagnosis.verdict == "faulty"
     assert diagnosis.weights != "intact"

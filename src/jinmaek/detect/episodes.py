@@ -4,11 +4,11 @@ finite, an update that was thrown away."""
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from math import inf, isfinite, isinf
 from typing import TYPE_CHECKING
 
 from jinmaek.core.record import EvaluationRecord
+from jinmaek.detect.episode import ABSURD, BLOW_UP, GAP_RECORDS, Before, Episode
 
 if TYPE_CHECKING:
     from jinmaek.detect.trace import Trace
@@ -16,98 +16,8 @@ if TYPE_CHECKING:
 MAX_EPISODES = 256
 MAX_KEPT = 64
 GAP_STEPS = 12  # healthy steps that do not end a stretch of per-step records
-GAP_RECORDS = 2  # the same for windows
 _DILUTED = 0.75  # of the level: a window this low beside dead ones was partly dead itself
 _LOWEST = 0.85  # of the lowest loss before
-_BLOW_UP = 3.0  # times the level
-_ABSURD = 25.0  # nats: far worse than guessing among any vocabulary
-
-
-@dataclass(slots=True)
-class Before:
-    """The healthy run up to the fault, as it stood then."""
-
-    records: int
-    level: float | None
-    noise: float
-    value: float | None
-    step: int | None
-    lr: float | None
-    rising: int  # consecutive rises of the loss that ended here
-    blow_up: tuple[int, float] | None = None
-
-
-@dataclass(slots=True)
-class Episode:
-    """One stretch. Counts are of faulty records; ``good_after`` of healthy ones since the last faulty one."""
-
-    before: Before
-    first_step: int
-    last_step: int = 0
-    records: int = 0
-    zeros: int = 0
-    zeros_without_gradient: int = 0
-    non_finite: int = 0
-    infinite: int = 0
-    alive_between: int = 0  # records at the ordinary level between faulty ones
-    alive_after: int = 0  # finite losses, diluted ones too, after a record whose loss or gradient was bad
-    grads_alive: int = 0  # finite gradients beside a bad loss: NaN weights have none
-    grads_bad: int = 0
-    grads_absent: int = 0
-    grads_zero: int = 0
-    sentinels: int = 0
-    thrown_away: int = 0  # the record itself says that the optimizer did not step
-    applied_anyway: int = 0  # it says that it did
-    frozen: int = 0
-    partial: int = 0
-    moved: int = 0
-    accuracy_gone: int = 0
-    losses_alive: int = 0
-    read_skipped: int = 0
-    read_steps: int = 0
-    frozen_steps: int = 0
-    longest_frozen: int = 0
-    moved_after_freeze: int = 0
-    released_at: int | None = None  # first step at which the lr moved on after a freeze
-    good_after: int = 0
-    scale_first: float | None = None
-    scale_last: float | None = None
-    evals_finite: int = 0
-    evals_bad: int = 0
-    lr_first: float | None = None
-    lr_last: float | None = None
-    finite_inside: list[tuple[int, float, int]] = field(default_factory=list)
-    windows: list[tuple[int, int, int]] = field(default_factory=list)
-
-    @property
-    def recovered(self) -> bool:
-        """Healthy records followed, more than separate two faults of one stretch."""
-        return self.good_after > GAP_RECORDS
-
-    @property
-    def from_start(self) -> bool:
-        """No healthy record came before."""
-        return self.before.records == 0
-
-    @property
-    def burst(self) -> float | None:
-        """A finite loss far beyond any level, before the fault or in it."""
-        if self.before.blow_up is not None:
-            return self.before.blow_up[1]
-        limit = _ABSURD if self.before.level is None else max(_ABSURD, _BLOW_UP * self.before.level)
-        highest = max((value for _, value, _ in self.finite_inside), default=0.0)
-        return highest if highest > limit else None
-
-    @property
-    def alive_after_release(self) -> bool:
-        """A finite loss was printed after the lr had moved on again: the weights had not been touched."""
-        last = self.finite_inside[-1][0] if self.finite_inside else 0
-        return self.released_at is not None and last > self.released_at
-
-    @property
-    def loss_bad(self) -> int:
-        """Records whose loss was masked or not finite."""
-        return self.zeros + self.non_finite
 
 
 class Episodes:
@@ -176,7 +86,7 @@ class Episodes:
         self._rising = self._rising + 1 if self._last_value is not None and value > self._last_value else 0
         level = trace.level
         known = level.count >= 2
-        big = value > _BLOW_UP * level.median + 8 * level.noise if known else value > _ABSURD
+        big = value > BLOW_UP * level.median + 8 * level.noise if known else value > ABSURD
         self._blow_up = (record.step, value) if big else None
         # A window that prints far less than any before it was partly dead, if dead ones follow.
         least = record.num_steps > 1 and value < _LOWEST * self._lowest
@@ -252,7 +162,7 @@ def _benign_zero(trace: Trace) -> bool:
 def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) -> None:
     from jinmaek.detect.trace import is_sentinel
 
-    record, reading, grad = trace.record, trace.reading, trace.record.grad_norm
+    record, grad = trace.record, trace.record.grad_norm
     episode.records += 1
     episode.last_step = record.step
     episode.good_after = 0
@@ -276,6 +186,11 @@ def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) ->
         episode.scale_last = record.loss_scale
     if trace.loss_state == "finite" and trace.value is not None and len(episode.finite_inside) < MAX_KEPT:
         episode.finite_inside.append((record.step, trace.value, record.num_steps))
+    _count_lr(episode, trace)
+
+
+def _count_lr(episode: Episode, trace: Trace) -> None:
+    record, reading = trace.record, trace.reading
     if record.lr is not None:
         episode.lr_first = record.lr if episode.lr_first is None else episode.lr_first
         episode.lr_last = record.lr
@@ -291,7 +206,11 @@ def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) ->
         episode.longest_frozen = max(episode.longest_frozen, episode.frozen_steps)
     elif reading.skipped:
         episode.partial += 1
+    elif not reading.moved:
+        episode.rested_steps += record.num_steps
     elif reading.moved:
+        if episode.from_start and episode.rested_steps >= 100:
+            episode.longest_frozen = max(episode.longest_frozen, episode.rested_steps)
         episode.moved += 1
         if episode.longest_frozen:
             _release(episode, record.step)

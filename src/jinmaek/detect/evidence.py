@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinmaek.detect.episodes import Episode
+from jinmaek.detect.episode import Episode
 from jinmaek.detect.naming import SCALER_BITS
 from jinmaek.detect.trace import Trace
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jinmaek.core.finding import Confidence, Weights
-from jinmaek.detect.episodes import Episode
+from jinmaek.detect.episode import Episode
 from jinmaek.detect.trace import Trace
 
 SCALER_BITS = 166  # halvings from 2**16 until a float32 is 0: 2**-149 is the last that is not
@@ -44,6 +44,9 @@ def _named(episode: Episode, trace: Trace) -> list[Name]:
         return _masked(episode, trace)
     if episode.grads_bad:
         return _gradient_only(episode, trace)
+    if episode.frozen >= episode.records - 1 and not episode.recovered:
+        # It stood still and the losses lived: the updates may be thrown away, the schedule may rest by design.
+        return [Name("nan-masked-scaler-skip", "possible", "intact", ("nan-poisoned-weights",), ("end-of-schedule",))]
     return [Name("nan-masked-scaler-skip", "likely", "intact", ("nan-poisoned-weights", "end-of-schedule"))]
 
 
@@ -127,6 +130,10 @@ def _applied(episode: Episode, trace: Trace) -> list[Name]:
     """The lr moved on: the optimizer applied what it got."""
     if episode.alive_after and not episode.from_start and episode.burst is None:
         return [_alive_though_lr_moved(episode)]
+    if episode.from_start and 100 <= episode.rested_steps <= SCALER_BITS + 34 and episode.longest_frozen:
+        # The lr stood at its first value for as long as a scaler takes to die, and then moved.
+        undecided = ("nan-poisoned-weights", "constant-schedule")
+        return [Name("scaler-collapse-to-zero", "likely", "unknown", ("labels-all-masked",), undecided)]
     if episode.from_start and episode.burst is None:
         return _dead_from_the_first_line(episode, trace)
     if _grew(episode) and episode.non_finite:
@@ -206,6 +213,14 @@ def _dead_without_odometer(episode: Episode, trace: Trace) -> list[Name]:
     return [*names[1:], names[0]] if episode.grads_bad else names
 
 
+def _num_diluted(episode: Episode) -> int:
+    """Windows whose print is far below the level: the filter put nothing in the place of their NaN."""
+    level = episode.before.level
+    return (
+        0 if level is None else sum(0 < value < 0.6 * level and width > 1 for _, value, width in episode.finite_inside)
+    )
+
+
 def _gradient_only(episode: Episode, trace: Trace) -> list[Name]:
     """The loss lived; only the gradient was not finite. A live loss afterwards proves that it was not applied."""
     if not episode.losses_alive:
@@ -213,6 +228,9 @@ def _gradient_only(episode: Episode, trace: Trace) -> list[Name]:
             Name("grad-nan-finite-loss", "possible", "unknown", (), ("data", "ds-zero2-overlap-nan")),
             Name("ds-zero2-overlap-nan", "possible", "unknown", (), ("data", "grad-nan-finite-loss")),
         ]
+    if trace.facts.filters_loss and _num_diluted(episode) >= 2:
+        ruled_out = ("nan-poisoned-weights", "overfitting", "convergence")
+        return [Name("nan-masked-scaler-skip", "likely", "intact", ruled_out, ("grad-nan-finite-loss",))]
     still = episode.frozen + episode.partial >= max(1, episode.moved)
     never_moved = trace.reading is not None and trace.odometer.num_moved == 0
     if episode.from_start and not episode.recovered and episode.records >= 3 and (still or never_moved):

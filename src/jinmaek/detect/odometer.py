@@ -2,23 +2,24 @@
 
 A schedule advances once for each applied optimizer step (transformers steps it only when the loss scaler did
 not skip). Between two lines of a log the lr therefore moves by as many schedule steps as updates were applied.
-A cosine is recognised and inverted. For any other schedule the slope that a full window should have is
-extrapolated from the last three full windows; their second difference, 0 for a linear schedule, says how far a
-curved one may be off.
+Only two shapes are counted, for they alone can be recognised without doubt: a straight line (three windows of one
+slope) and a cosine (:mod:`jinmaek.detect.schedules`), both printed in full. Of any other schedule, and of rounded
+prints, the odometer says only whether the lr moved or stood still.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jinmaek.detect.schedules import Cosine, fit_cosine
+from jinmaek.detect.schedules import Cosine, Digits, fit_cosine, significant_digits
 from jinmaek.detect.steps import Numbering
 
-_EXACT_DIGITS = 12  # so many significant digits are no rounded print
 _FIT_AT = frozenset((4, 5, 6, 8, 12, 16, 24, 32, 64, 128))
 _MAX_FITTED = 128
 _SAME = 1e-6  # relative: slopes of a straight line differ by rounding only
-_STEADY = 0.2  # two neighbouring slopes that differ by less belong to one piece of the schedule
+_WHOLE = 0.01  # steps: applied updates are whole numbers
+_ALIKE = 6  # windows in a row that lose the same number of steps: rather a gentler slope
+_FLOOR = 0.02  # of the peak: where decays are made to end
 
 
 @dataclass(slots=True)
@@ -45,9 +46,9 @@ class Reading:
 
 
 class Odometer:
-    """Takes (step, lr) line by line."""
+    """Takes (step, lr) line by line. ``exact``: the lr is known to be printed in full."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, exact: bool = False) -> None:
         self.readings = 0
         self.num_moved = 0
         self.num_fell = 0
@@ -56,11 +57,12 @@ class Odometer:
         self.last_lr: float | None = None
         self.total_skipped = 0
         self.windows_read = 0
-        self._slopes: list[float] = []  # of the last three full windows, per step
-        self.exact = False  # the lr is known to be printed in full
+        self._digits = Digits(exact=exact)
         self._last: Reading | None = None
-        self._digits = 0
-        self._steady: float | None = None  # slope of the straight line that the last windows lie on
+        self._slopes: list[float] = []  # per step, of the last windows that lie on one straight line
+        self._partial: float | None = None  # slope of the window before, if it was partly skipped
+        self._num_alike = 0  # such windows in a row, with that slope
+        self._move = 0.0  # of the lr over the last window that moved it
         self._falling: list[tuple[int, float]] = []  # (step, lr) since the last rise, before any skip
         self._cosine: Cosine | None = None
 
@@ -68,46 +70,30 @@ class Odometer:
         """The reading of this record; may settle that the previous one was a skip, not a corner."""
         reading = Reading(step, num_steps)
         self.readings += 1
-        steady = self._steady
-        if steady is not None and self.last_lr is not None:
-            delta, full = lr - self.last_lr, steady * num_steps
-            if abs(delta - full) <= _SAME * abs(full):  # the common case: one more full window of a straight line
-                reading.applied, reading.moved = float(num_steps), True
-                self.num_moved += 1
-                self.num_fell += delta < 0
-                self.windows_read += 1
-                self.last_lr, self._last = lr, reading
-                self.max_lr = max(self.max_lr, lr)
-                return reading
-            self._steady = None
-        if self.readings <= 64:
-            self._digits = max(self._digits, _significant_digits(lr))
+        if self.readings <= _MAX_FITTED:
+            self._digits.see(lr)
         if self.last_lr is None:
             self.first_lr = lr
         else:
             self._compare(reading, lr - self.last_lr, lr)
-        self.last_lr = lr
+        self.last_lr, self._last = lr, reading
         self.max_lr = max(self.max_lr, lr)
-        self._last = reading
         return reading
 
     @property
-    def expected_slope(self) -> float | None:
-        """Change of the lr per applied step that the next full window should show."""
-        if len(self._slopes) < 3:
-            return None
-        first, second, third = self._slopes
-        return 3 * third - 3 * second + first
+    def steady_slope(self) -> float | None:
+        """Change of the lr per applied step on the straight line that the last windows lie on."""
+        return self._slopes[-1] if len(self._slopes) == 3 else None
 
     @property
     def constant(self) -> bool:
         """The lr never moved, and its value looks like one that somebody typed."""
-        return self.num_moved == 0 and (self.last_lr is None or _significant_digits(self.last_lr) <= 3)
+        return self.num_moved == 0 and (self.last_lr is None or significant_digits(self.last_lr) <= 3)
 
     @property
     def typed_oddly(self) -> bool:
         """The last lr has more digits than anybody types."""
-        return self.last_lr is not None and _significant_digits(self.last_lr) > 6
+        return self.last_lr is not None and significant_digits(self.last_lr) > 6
 
     @property
     def always_rose(self) -> bool:
@@ -116,10 +102,8 @@ class Odometer:
 
     def linear_schedule(self, length: int) -> Numbering | None:
         """The linear decay to 0 over ``length`` steps that the last full windows belong to, if they are linear."""
-        if len(self._slopes) < 2 or self._last is None or self.last_lr is None:
-            return None
-        before, slope = self._slopes[-2:]
-        if slope >= 0 or abs(slope - before) > 1e-4 * abs(slope):
+        slope = self.steady_slope
+        if slope is None or slope >= 0 or self._last is None or self.last_lr is None:
             return None
         applied = length - round(self.last_lr / -slope)
         # transformers ≥ 4.5x prints the lr that the step used, older versions the next one: one step of doubt.
@@ -127,30 +111,75 @@ class Odometer:
         return Numbering((), self._last.num_steps, self.max_lr, length, skipped)
 
     def _compare(self, reading: Reading, delta: float, lr: float) -> None:
-        reading.moved = delta != 0.0
-        self.num_moved += reading.moved
-        self.num_fell += delta < 0
         slope = delta / reading.num_steps
-        expected = self.expected_slope
-        if lr == 0.0 or (delta == 0.0 and self._may_rest(lr)):
-            self._slopes = [slope] * 3 if delta == 0.0 else []  # the schedule's end, or its constant part
+        if delta == 0.0:
+            self._stand(reading, lr)
             return
-        exact = self._by_cosine(reading, lr, delta)
-        if exact is not None:
-            reading.frozen = delta == 0.0
-            self._count(reading, exact, slope, 0.0)
+        reading.moved = True
+        self.num_moved += 1
+        self.num_fell += delta < 0
+        self._move = abs(delta)
+        steady = self.steady_slope
+        if steady is not None and abs(slope - steady) <= _SAME * abs(steady):
+            self._full(reading, slope)  # the common case: one more full window of a straight line
             return
-        if expected is None or expected == 0.0:
-            reading.frozen = delta == 0.0
-            self._learn(slope)
+        applied = self._by_cosine(reading, lr, delta)
+        if applied is None and steady is not None and self._digits.full and not self._ends(lr):
+            applied = delta / steady
+        if applied is None or not 0 < applied < reading.num_steps + 0.5 or abs(applied - round(applied)) > _WHOLE:
+            self._begin(slope)  # another piece of the schedule: a corner, a restart
+        elif reading.num_steps - applied <= 0.5:
+            self._full(reading, slope)
+        else:
+            self._part(reading, applied, slope)
+
+    def _stand(self, reading: Reading, lr: float) -> None:
+        """The lr is the one before: frozen, or at rest by design."""
+        if self._may_rest(lr):
+            self._slopes = []
             return
-        applied = delta / expected
-        tolerance = self._tolerance(lr, expected, reading.num_steps)
-        if applied < -tolerance or applied > reading.num_steps * 1.2 + tolerance:
-            self._slopes = [slope]  # another piece of the schedule begins: a corner, a restart
+        reading.frozen = True
+        if self._cosine is not None or (self.steady_slope is not None and self._digits.full):
+            reading.applied = 0.0
+            reading.pending = self.steady_slope is not None and self.steady_slope > 0
+            self.windows_read += 1
+            self.total_skipped += reading.skipped
+        self._partial = None
+
+    def _full(self, reading: Reading, slope: float) -> None:
+        reading.applied = float(reading.num_steps)
+        self.windows_read += 1
+        self._partial = None
+        if slope > 0:
+            self._settle_last()
+
+    def _part(self, reading: Reading, applied: float, slope: float) -> None:
+        """A window of which some steps were skipped; many alike in a row are another straight line."""
+        alike = self._partial is not None and abs(slope - self._partial) <= _SAME * abs(slope)
+        self._num_alike = self._num_alike + 1 if alike else 1
+        if self._num_alike >= _ALIKE and reading.num_steps > 1 and self._cosine is None:
+            self._begin(slope)
             return
-        reading.frozen = delta == 0.0
-        self._count(reading, applied, slope, tolerance)
+        reading.applied = applied
+        reading.pending = slope > 0
+        self.windows_read += 1
+        if slope > 0:
+            self._settle_last()
+        self.total_skipped += reading.skipped
+        self._partial = slope
+
+    def _begin(self, slope: float) -> None:
+        """Take this window for the next of a straight line, or the first of another one."""
+        self._partial = None
+        alike = bool(self._slopes) and abs(slope - self._slopes[-1]) <= _SAME * abs(slope)
+        self._slopes = [*self._slopes[-2:], slope] if alike else [slope]
+
+    def _settle_last(self) -> None:
+        """A partial advance on the way up was a skip if the lr still rises after it."""
+        last = self._last
+        if last is not None and last.pending:
+            last.pending = False
+            self.total_skipped += last.skipped
 
     def _by_cosine(self, reading: Reading, lr: float, delta: float) -> float | None:
         """Applied steps of this window by the cosine that the schedule was recognised as."""
@@ -161,64 +190,25 @@ class Odometer:
         if self._cosine is not None and self.last_lr is not None:
             before, now = self._cosine.applied(self.last_lr), self._cosine.applied(lr)
             return None if before is None or now is None else now - before
-        if self.total_skipped == 0 and delta < 0 and len(self._falling) < _MAX_FITTED:
+        if self.total_skipped == 0 and len(self._falling) < _MAX_FITTED:
             self._falling.append((reading.step, lr))
-            if len(self._falling) in _FIT_AT and self._digits >= _EXACT_DIGITS:
+            if len(self._falling) in _FIT_AT and self._digits.full:
                 self._cosine = fit_cosine(self._falling)
         return None
 
-    def _count(self, reading: Reading, applied: float, slope: float, tolerance: float) -> None:
-        """Applied steps of a window whose full advance is known."""
-        readable = tolerance <= 0.3 * reading.num_steps
-        if reading.num_steps - applied <= 0.5 + tolerance or not readable:
-            if readable:
-                reading.applied = float(reading.num_steps)
-                self.windows_read += 1
-            self._learn(slope)
-            return
-        reading.applied = max(applied, 0.0)
-        reading.pending = slope >= 0 and bool(self._slopes) and self._slopes[-1] > 0
-        self.windows_read += 1
-        self._settle_last(slope)
-        self.total_skipped += reading.skipped
+    def _ends(self, lr: float) -> bool:
+        """Whether a decay may be made to end at this lr: 0, or a small one that somebody typed."""
+        return lr == 0.0 or (lr < _FLOOR * self.max_lr and significant_digits(lr) <= 3)
 
     def _may_rest(self, lr: float) -> bool:
         """Whether a schedule may rest at this lr by design: where it never moved and somebody typed it, at a typed
-        peak after a warm-up, at the floor of a decay that had died away."""
+        peak after a warm-up, at the end of a decay; or whether its next move is too small for the printed digits."""
         if self.num_moved == 0:
-            return _significant_digits(lr) <= 6
+            return significant_digits(lr) <= 6
+        if self._ends(lr) or self._move <= 3 * self._digits.unit(self.max_lr):
+            return True
+        if self._cosine is not None:
+            return self._cosine.over(lr)
         if lr >= self.max_lr * (1 - 1e-9):
-            return _significant_digits(lr) <= 3 or self._slopes == [0.0] * 3
-        return bool(self._slopes) and abs(self._slopes[-1]) < 1e-6 * self.max_lr
-
-    def _settle_last(self, delta: float) -> None:
-        """A partial advance on the way up was a skip if the lr still rises after it."""
-        last = self._last
-        if last is not None and last.pending and delta > 0:
-            last.pending = False
-            self.total_skipped += last.skipped
-
-    def _learn(self, slope: float) -> None:
-        if self._slopes and abs(slope - self._slopes[-1]) > _STEADY * abs(self._slopes[-1]):
-            self._slopes = [slope]
-        else:
-            self._slopes = [*self._slopes[-2:], slope]
-            first = self._slopes[0]
-            straight = len(self._slopes) == 3 and max(self._slopes) - min(self._slopes) <= _SAME * abs(first)
-            self._steady = first if straight and first < 0.0 and self._cosine is None else None
-        if slope > 0:
-            self._settle_last(slope)
-
-    def _tolerance(self, lr: float, slope: float, num_steps: int) -> float:
-        """Steps of uncertainty: from the schedule's curvature, and from the digits that the log prints."""
-        first, second, third = self._slopes
-        curvature = abs(third - 2 * second + first) / abs(slope) * num_steps
-        if self.exact or self._digits >= _EXACT_DIGITS or lr <= 0.0:
-            return curvature
-        unit = 10.0 ** (int(f"{lr:e}".partition("e")[2]) - max(self._digits, 1) + 1)
-        return curvature + 0.7 * unit / abs(slope)
-
-
-def _significant_digits(value: float) -> int:
-    mantissa = repr(value).partition("e")[0].replace(".", "").replace("-", "").strip("0")
-    return len(mantissa)
+            return significant_digits(lr) <= 3 or not self._slopes
+        return self._move < 1e-6 * self.max_lr

@@ -51,7 +51,7 @@ def infer_steps(lrs: Sequence[float | None], epochs: Sequence[float | None]) -> 
 def _usual(falls: Sequence[float]) -> float | None:
     """The fall that a full window has: the commonest of the larger ones."""
     top = max(falls)
-    counted = Counter(round(fall / top, 3) for fall in falls)
+    counted = Counter(round(fall / top, 3) for fall in falls if fall > 0.5 * top)
     share, count = counted.most_common(1)[0]
     if share < 0.99 or count < 3:
         return None

@@ -45,8 +45,8 @@ class Trace:
         self.seen: set[str] = set()
         self.level = Level()
         self.grad_level = Level()
-        self.odometer = Odometer()
-        self.odometer.exact = numbering is not None
+        # These write every digit; a printed log is known by its digits.
+        self.odometer = Odometer(exact=numbering is not None or facts.source in ("trainer_state", "jinmaek"))
         self.curve = Curve()  # healthy losses
         self.faults = Curve()  # losses as printed by faulty records, for the picture
         self.grads = Curve()
@@ -125,7 +125,7 @@ class Trace:
         if record.lr is None or not isfinite(record.lr):
             self.reading = None
             return
-        self.reading = self.odometer.read(record.step, record.lr, record.num_steps)
+        self.reading = self.odometer.read(record.step, record.lr, max(1, record.num_steps))
 
     def _note_fields(self, record: StepRecord) -> None:
         if self.num_records > HEAD and self.num_records % 64:

@@ -147,7 +147,7 @@ class AccumulatedLoss(Rule):
 def train_and_held_out(trace: Trace) -> list[tuple[float, float]]:
     """Training loss around each of the last three evaluations, with the held-out loss."""
     points = [(point.step, point.mean) for point in trace.curve.closed() if point.mean is not None]
-    around = max(1, round(10 / (trace.record.num_steps * trace.curve.width)))
+    around = max(1, round(10 / (max(1, trace.record.num_steps) * trace.curve.width)))
     pairs = []
     for each in [each for each in trace.evaluations if isfinite(each.loss) and each.loss > 0.02][-3:]:
         before = [mean for step, mean in points if step <= each.step][-2 * around :]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import isfinite
 
 from jinmaek.core.finding import Finding, Severity
-from jinmaek.detect.episodes import Episode
+from jinmaek.detect.episode import Episode
 from jinmaek.detect.evidence import fault_evidence
 from jinmaek.detect.naming import CALIBRATION, name_fault
 from jinmaek.detect.rule import Rule
@@ -34,6 +34,11 @@ class EpisodeRule(Rule):
     family = "numerics"
     observes = True
     when = "fault"
+    ids = (
+        "nan-masked-scaler-skip", "scaler-skip-every-step", "scaler-collapse-to-zero", "nan-poisoned-weights",
+        "divergence-to-nan", "nan-batch-intermittent", "grad-nan-finite-loss", "labels-all-masked",
+        "labels-partly-masked", "attn-kernel-nan", "ds-zero2-overlap-nan", "skipped-steps",
+    )  # fmt: skip
 
     def observe(self, trace: Trace) -> bool:
         """New when a stretch of this rule grows to 1, 3, 10, 30 … records."""
@@ -59,11 +64,6 @@ class NonFiniteLoss(EpisodeRule):
 
     name = "non-finite-loss"
     needs = ("loss",)
-    ids = (
-        "nan-batch-intermittent", "nan-poisoned-weights", "divergence-to-nan", "scaler-skip-every-step",
-        "nan-masked-scaler-skip", "scaler-collapse-to-zero", "labels-all-masked", "labels-partly-masked",
-        "attn-kernel-nan", "skipped-steps",
-    )  # fmt: skip
 
 
 class ZeroLoss(EpisodeRule):
@@ -71,10 +71,6 @@ class ZeroLoss(EpisodeRule):
 
     name = "zero-loss"
     needs = ("loss",)
-    ids = (
-        "nan-masked-scaler-skip", "scaler-skip-every-step", "scaler-collapse-to-zero", "nan-poisoned-weights",
-        "labels-all-masked", "labels-partly-masked", "nan-batch-intermittent", "divergence-to-nan", "attn-kernel-nan",
-    )  # fmt: skip
 
 
 class NonFiniteGradient(EpisodeRule):
@@ -82,7 +78,6 @@ class NonFiniteGradient(EpisodeRule):
 
     name = "non-finite-gradient"
     needs = ("grad_norm",)
-    ids = ("grad-nan-finite-loss", "scaler-skip-every-step", "ds-zero2-overlap-nan", "nan-masked-scaler-skip")
 
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """The stretches, and the steps that a trainer said it threw away for their gradient alone."""
@@ -107,19 +102,13 @@ class SkippedSteps(EpisodeRule):
 
     name = "skipped-steps"
     needs = ("lr|optimizer_stepped",)
-    ids = (
-        "nan-masked-scaler-skip",
-        "scaler-skip-every-step",
-        "scaler-collapse-to-zero",
-        "grad-nan-finite-loss",
-        "skipped-steps",
-    )
 
     def missing(self, trace: Trace) -> tuple[str, ...]:
         """A constant lr counts nothing."""
-        if "optimizer_stepped" not in trace.seen and trace.num_records > 2 and trace.odometer.num_moved == 0:
+        missing = super().missing(trace)
+        if not missing and "optimizer_stepped" not in trace.seen and trace.odometer.num_moved == 0:
             return ("schedule",)
-        return super().missing(trace)
+        return missing
 
 
 class GradientSentinel(Rule):
@@ -222,7 +211,8 @@ def _severity(episode: Episode, trace: Trace) -> Severity | None:
         return "note" if episode.recovered and few else "warning" if episode.recovered else "error"
     if share < _MANY_SKIPS or episode.records < 2:
         return "note"
-    return "warning" if episode.recovered else "error"
+    by_design = episode.frozen >= episode.records - 1
+    return "warning" if episode.recovered or by_design else "error"
 
 
 def _often(trace: Trace) -> bool:
@@ -235,6 +225,8 @@ def _calibrating(episode: Episode, trace: Trace) -> bool:
     """The scaler finds its scale: a few skips at the very start, and healthy steps after them."""
     if episode.loss_bad and not episode.thrown_away:
         return False
+    if episode.thrown_away and episode.scale_last is None:
+        return False  # without a loss scale there is nothing to calibrate
     if not episode.good_after or episode.last_step > max(CALIBRATION, 3 * trace.record.num_steps):
         return False
     return episode.before.records <= CALIBRATION and episode.scale_last != 0.0 and not episode.zeros

@@ -121,9 +121,10 @@ def adam_bound(updates: int, beta1: float, beta2: float) -> float:
     corrections (Kingma & Ba 2015, §2.1, bound the case of one gradient): 1 at t = 1, 2.2 at 100, 7.3 in the end
     for (0.9, 0.999).
     """
-    ratio = beta1 * beta1 / beta2
-    if ratio >= 1 or beta2 >= 1:
+    updates = max(1, updates)
+    if not 0 < beta2 < 1 or beta1 * beta1 >= beta2:
         return inf
+    ratio = beta1 * beta1 / beta2
     series = (1 - ratio**updates) / (1 - ratio)
     squared = (1 - beta1) ** 2 / (1 - beta2) * series * (1 - beta2**updates) / (1 - beta1**updates) ** 2
     return sqrt(squared)

@@ -153,5 +153,5 @@ def _sawtooth(trace: Trace) -> int | None:
 
 def _spread(values: list[float]) -> float:
     """Standard deviation from the differences of neighbours: a trend within does not enter."""
-    squares = [(b - a) ** 2 for a, b in pairwise(values)]
+    squares = [(b - a) * (b - a) for a, b in pairwise(values)]  # a power would raise where a product overflows
     return sqrt(sum(squares) / (2 * len(squares))) if squares else 0.0

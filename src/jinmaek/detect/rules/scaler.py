@@ -17,7 +17,7 @@ class LossScale(Rule):
     name = "loss-scale"
     family = "numerics"
     needs = ("loss_scale",)
-    ids = ("scaler-collapse-to-zero", "ds-min-loss-scale-abort", "loss-scale-falling")
+    ids = ("scaler-collapse-to-zero", "ds-min-loss-scale-abort", "loss-scale-falling", "scaler-skip-every-step")
     observes = True
     when = "loss_scale"
 

@@ -166,7 +166,9 @@ class LrJump(Rule):
             return False
         sudden = self._fall > 2.5 * self._fall_before and self._fall > 0.1 * self._peak
         # Cosine with restarts falls to nearly 0, ever more gently, before each one: no jump.
-        big = lr > 1.15 * before and self._falls >= 3 and (sudden or before > 0.1 * self._peak)
+        resumed = trace.said("resumed") > 0
+        far = before > (0.1 if resumed else 0.2) * self._peak
+        big = lr > 1.15 * before and self._falls >= 3 and (sudden or far)
         if big and sudden:
             self._jumps.append((self._fall_step, before + self._fall, before))
         elif big:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import isfinite, log
 
 from jinmaek.core.finding import Finding
@@ -12,7 +13,9 @@ from jinmaek.detect.rules.learning import ALIKE, train_and_held_out
 from jinmaek.detect.trace import Trace
 from jinmaek.detect.trend import linear_trend
 
-_NO_PRETRAINED, _NO_TEXT = 7.0, 5.0  # nats: a pretrained model's first loss on text, and after some steps, is below
+_BEYOND = 0.7  # nats above ln(vocabulary): worse than guessing
+_WORSE_THAN_ANY = 12.6  # ln of the largest common vocabulary, 300,000
+_BLOWN = 31.0  # no label noise reaches so far
 _UNIFORM = 10.3  # ln of the smallest common vocabulary, 30,000
 
 
@@ -32,41 +35,36 @@ class WrongStart(Rule):
         return super().missing(trace)
 
     def findings(self, trace: Trace) -> Iterable[Finding]:
-        """A pretrained model starts well below ln(vocabulary)."""
-        value = trace.head[0][1] if trace.head else None
-        if value is None or trace.facts.objective != "sft":
+        """A pretrained model starts well below ln(vocabulary); a fresh one starts there, and learns."""
+        if not trace.head or trace.facts.objective != "sft" or self._other_story(trace):
             return
-        uniform = log(trace.facts.vocab_size) if trace.facts.vocab_size else _UNIFORM
-        high = value >= 0.93 * uniform or (trace.facts.vocab_size is None and self._stays_high(trace, value))
-        if not high or (trace.episodes.all and trace.episodes.all[0].before.blow_up is not None):
-            return
+        value, known = trace.head[0][1], trace.facts.vocab_size
+        uniform = log(known) if known else _UNIFORM
+        worse = value > (uniform + _BEYOND if known else _WORSE_THAN_ANY)
+        blind = trace.head_accuracy is not None and trace.head_accuracy < 0.01 and value > 0.93 * _UNIFORM
+        stays = bool(known) and value > 0.93 * uniform and trace.num_records >= 30 and trace.level.median > 0.75 * value
         learns = trace.level.count >= 8 and trace.level.median < 0.7 * value
-        if learns and value < uniform + 1.5 and trace.level.median < _NO_TEXT:
-            return  # from scratch: starts at ln(vocabulary) and learns
-        if _rose_first(trace, value) or any(train > ALIKE * loss for train, loss in train_and_held_out(trace)):
-            return  # a divergence; a loss that is scaled
-        accuracy = trace.head_accuracy
-        blind = accuracy is not None and accuracy < 0.01
-        if not learns and value > 3 * uniform:
-            return
-        if trace.odometer.max_lr >= ABSURD_LR:
-            return  # the first window may already be ruined: the divergence rule's business
-        sure = blind or value > uniform + 1.5 or trace.num_records >= 8
-        if learns and _still_falls(trace):
-            sure = False
-        if not learns:
+        if worse and learns:
+            # Both come down to the tokens' own entropy and stay there: the log does not separate them.
+            error = not _still_falls(trace)
+            yield self._finding(trace, "bad-labels", uniform, error=error)
+            yield self._finding(trace, "wrong-forward-at-step-1", uniform, error=error)
+            if not error:  # a loss that is summed over the accumulation starts as high, and goes on falling
+                yield self._finding(trace, "loss-scaled-by-accumulation", uniform, error=False)
+        elif blind or worse:
+            sure = blind or trace.num_records >= 8
             yield self._finding(trace, "wrong-forward-at-step-1", uniform, error=sure, likely=sure)
-        else:  # both come down to the tokens' own entropy and stay there: the log does not separate them
-            yield self._finding(trace, "bad-labels", uniform, error=sure)
-            yield self._finding(trace, "wrong-forward-at-step-1", uniform, error=sure)
-        if not blind and not sure:
-            # A loss that is summed over the accumulation starts as high.
-            yield self._finding(trace, "loss-scaled-by-accumulation", uniform, error=False)
+        elif stays:
+            note = self._finding(trace, "wrong-forward-at-step-1", uniform, error=False)
+            yield replace(note, severity="note")  # a model that was never trained begins and stays there too
 
     @staticmethod
-    def _stays_high(trace: Trace, value: float) -> bool:
-        """Started and stayed where no pretrained model is, although many steps were made."""
-        return value > _NO_PRETRAINED and trace.level.median > _NO_TEXT and trace.level.count >= 12
+    def _other_story(trace: Trace) -> bool:
+        """A blow-up, a divergence, an absurd lr or a scaled loss explain a high first line by themselves."""
+        value = trace.head[0][1]
+        blown = bool(trace.episodes.all) and trace.episodes.all[0].before.blow_up is not None
+        scaled = any(train > ALIKE * loss for train, loss in train_and_held_out(trace))
+        return blown or scaled or _rose_first(trace, value) or trace.odometer.max_lr >= ABSURD_LR or value > _BLOWN
 
     def _finding(self, trace: Trace, name: str, uniform: float, *, error: bool, likely: bool = False) -> Finding:
         step, value = trace.head[0]
