@@ -53,7 +53,7 @@ class Episodes:
         loss_bad = trace.loss_state in ("zero", "non_finite") and not _benign_zero(trace)
         thrown = record.optimizer_stepped is False and record.num_loss_tokens != 0
         if reading is not None and reading.applied is not None:
-            self._recent.append((record.step, reading.applied, record.num_steps))
+            self._recent.append((record.step, reading.applied, trace.width))
         if not (loss_bad or grad_bad or thrown or skipped):
             self._add_healthy(trace)
             return False
@@ -78,7 +78,7 @@ class Episodes:
             if reading is not None and reading.moved and episode.longest_frozen:
                 _release(episode, record.step)
             if value is not None and episode.good_after <= GAP_STEPS:
-                self._gap.append((record.step, value, record.num_steps))
+                self._gap.append((record.step, value, trace.width))
         if value is None or trace.loss_state != "finite":
             if value is None:
                 self._healthy += 1
@@ -89,10 +89,10 @@ class Episodes:
         big = value > BLOW_UP * level.median + 8 * level.noise if known else value > ABSURD
         self._blow_up = (record.step, value) if big else None
         # A window that prints far less than any before it was partly dead, if dead ones follow.
-        least = record.num_steps > 1 and value < _LOWEST * self._lowest
+        least = trace.width != 1 and value < _LOWEST * self._lowest
         low = known and (least or value < _DILUTED * level.median - 2 * level.noise)
         self._lowest = min(self._lowest, value)
-        self._partial = (record.step, value, record.num_steps) if low else None
+        self._partial = (record.step, value, trace.width) if low else None
         self._was_full = trace.reading is not None and trace.reading.applied is not None
         self._healthy += not big
         self._last_value, self._last_step, self._last_lr = value, record.step, record.lr
@@ -100,7 +100,7 @@ class Episodes:
     def _open(self, trace: Trace) -> Episode | None:
         """The stretch that this record belongs to."""
         record, episode = trace.record, self.current
-        if episode is not None and self._continues(episode, record.step, record.num_steps):
+        if episode is not None and self._continues(episode, record.step, trace.width):
             least = _DILUTED * (episode.before.level or 0.0)
             episode.alive_after += len(self._gap)
             episode.alive_between += sum(value > least for _, value, _ in self._gap)
@@ -143,8 +143,8 @@ class Episodes:
     def _windows_before(self, step: int) -> list[tuple[int, int, int]]:
         return [(at, round(applied), width) for at, applied, width in self._recent if at < step]
 
-    def _continues(self, episode: Episode, step: int, num_steps: int) -> bool:
-        return episode.good_after <= GAP_RECORDS or (num_steps == 1 and step - episode.last_step <= GAP_STEPS)
+    def _continues(self, episode: Episode, step: int, width: int) -> bool:
+        return episode.good_after <= GAP_RECORDS or (width == 1 and step - episode.last_step <= GAP_STEPS)
 
 
 def _release(episode: Episode, step: int) -> None:
@@ -185,7 +185,7 @@ def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) ->
         episode.scale_first = record.loss_scale if episode.scale_first is None else episode.scale_first
         episode.scale_last = record.loss_scale
     if trace.loss_state == "finite" and trace.value is not None and len(episode.finite_inside) < MAX_KEPT:
-        episode.finite_inside.append((record.step, trace.value, record.num_steps))
+        episode.finite_inside.append((record.step, trace.value, trace.width))
     _count_lr(episode, trace)
 
 

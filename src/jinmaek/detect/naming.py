@@ -86,6 +86,8 @@ def _masked(episode: Episode, trace: Trace) -> list[Name]:
     if _stood_still(episode):
         return [_skipped_by_scaler(episode, trace)]
     if episode.recovered or episode.alive_between >= 2 or episode.grads_alive >= 2:
+        if trace.facts.filters_loss and not episode.recovered and _num_diluted(episode) >= 2:
+            return [_alive_though_lr_moved(episode)]
         return [_came_back(episode)]
     if trace.reading is None or trace.odometer.num_moved == 0:
         return _without_odometer(episode, trace)
@@ -154,7 +156,7 @@ def _applied(episode: Episode, trace: Trace) -> list[Name]:
 def _alive_though_lr_moved(episode: Episode) -> Name:
     """A finite loss after the first NaN: the weights lived, whatever the lr did."""
     ruled_out = ("nan-poisoned-weights", "overfitting", "convergence")
-    if any(width > 1 for _, _, width in episode.finite_inside):
+    if any(width != 1 for _, _, width in episode.finite_inside):
         return Name("nan-masked-scaler-skip", "likely", "intact", ruled_out, ("nan-batch-intermittent",))
     return Name("nan-batch-intermittent", "likely", "intact", ruled_out, ("scaler-skip", "labels-partly-masked"))
 
@@ -217,7 +219,7 @@ def _num_diluted(episode: Episode) -> int:
     """Windows whose print is far below the level: the filter put nothing in the place of their NaN."""
     level = episode.before.level
     return (
-        0 if level is None else sum(0 < value < 0.6 * level and width > 1 for _, value, width in episode.finite_inside)
+        0 if level is None else sum(0 < value < 0.6 * level and width != 1 for _, value, width in episode.finite_inside)
     )
 
 

@@ -25,6 +25,7 @@ class Trace:
 
     Attributes:
         value: the record's loss: the raw one where there is one, else the reported one.
+        width: steps that the record sums up; 0 where the log does not say.
         loss_state: ``zero`` means exactly 0.0 where the level before was not near 0.
         fault: whether this record shows a numeric fault (see :class:`Episodes`).
         level: of the healthy losses; ``grad_level``: of the healthy gradient norms.
@@ -40,6 +41,7 @@ class Trace:
         self.loss_state: LossState = "absent"
         self.fault = False
         self.num_records = 0
+        self.width = 1
         self.epoch: float | None = None  # printed, or reckoned from the steps of an epoch
         self.first_step = 0
         self.seen: set[str] = set()
@@ -68,6 +70,8 @@ class Trace:
             self.first_step = record.step
         self.num_records += 1
         self.record = record
+        # 0: the log prints no steps, so nobody knows how many a line stands for.
+        self.width = max(1, record.num_steps) if self.facts.steps_known or self._numbering is not None else 0
         per_epoch = self.facts.steps_per_epoch
         self.epoch = record.epoch if record.epoch is not None or not per_epoch else record.step / per_epoch
         self._read_loss(record)

@@ -14,6 +14,8 @@ from jinmaek.detect.trend import linear_trend, loss_points, median
 
 ABSURD_LR = 5e-3  # for Adam on any transformer
 _RUINED_START, _RUINED_END = 6.0, 4.5  # nats: no pretrained model begins or ends there
+_SHORT = 16  # records: a pasted excerpt
+_APART = 1.3  # an excerpt's high lines lie clear of all the others
 _HIGH_LR = 1e-3  # above this, a LoRA's Adam lr explains a divergence by itself
 
 
@@ -26,6 +28,7 @@ class _Rise:
     grad_before: float | None
     records: int = 0
     peak: float = 0.0
+    low: float = inf
     grad: float = 0.0
     recent: list[float] = field(default_factory=list)
 
@@ -45,6 +48,7 @@ class Divergence(Rule):
         self._last3: list[float] = []
         self._low = inf  # lowest median of three
         self._limit = -inf  # above it a value is high
+        self._highest = 0.0  # of what is not high
         self._ordinary = Level()  # of what is not high
 
     def observe(self, trace: Trace) -> bool:
@@ -65,7 +69,7 @@ class Divergence(Rule):
             self._rise = _Rise(trace.record.step, trace.record.lr, grads.median if grads.count >= 3 else None)
         rise = self._rise
         rise.records += 1
-        rise.peak = max(rise.peak, value)
+        rise.peak, rise.low = max(rise.peak, value), min(rise.low, value)
         rise.grad = max(rise.grad, trace.record.grad_norm or 0.0)
         rise.recent = [*rise.recent[-7:], value]
         return rise.records == (3 if trace.record.num_steps > 1 else 8)
@@ -73,6 +77,7 @@ class Divergence(Rule):
     def _learn(self, trace: Trace, value: float) -> None:
         """Take in an ordinary value: it may lower the level, and with it the limit above which values are high."""
         self._ordinary.add(value)
+        self._highest = max(self._highest, value)
         self._last3 = [*self._last3[-2:], value]
         if len(self._last3) == 3:
             self._low = min(self._low, sorted(self._last3)[1])
@@ -90,12 +95,14 @@ class Divergence(Rule):
             yield from self._slow_rise(trace)
             return
         now = median(rise.recent)
-        enough = 2 if trace.num_records < 12 else 3
-        if rise.records < enough or now < level + max(0.5, 0.5 * level):
+        if rise.records < 3 or now < level + max(0.5, 0.5 * level):
             return
+        short = trace.num_records < _SHORT
+        if short and rise.low < _APART * self._highest:
+            return  # a few lines of a noisy run
         wild = now > level + 1.5 and now > 1.8 * level
         above_start = trace.first_value is None or now > 1.2 * trace.first_value
-        if self._other_data(rise, trace):
+        if self._other_data(rise, trace) or (short and self._calm(rise)):
             yield self._shifted(trace, rise, level, now)
             return
         sure = wild and above_start and not self._calm(rise)
@@ -130,13 +137,13 @@ class Divergence(Rule):
         highest, now = max(early), trace.level.median
         rose = early.index(highest) > 0 and highest > 1.25 * early[0] and now > 0.5 * highest
         ruined = highest > _RUINED_START and now > _RUINED_END
-        if not rose and not ruined:
+        if not rose and not ruined and now < _RUINED_END:
             return
         yield Finding(
             rule=self.name,
             id="lr-too-high-divergence",
-            severity="error",
-            confidence="likely",
+            severity="error" if rose or ruined else "warning",
+            confidence="likely" if rose or ruined else "possible",
             first_step=trace.head[0][0],
             last_step=trace.record.step,
             evidence={

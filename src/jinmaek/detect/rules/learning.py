@@ -11,6 +11,7 @@ from jinmaek.detect.trace import Trace
 from jinmaek.detect.trend import median
 
 _LEARNT_BY_HEART = 0.06  # nats a token: fine-tuning text keeps more surprise than this
+_NOTHING_LEFT = 0.02  # within the first epochs no new text costs so little
 _MANY_EPOCHS = 3.0
 ALIKE = 1.75  # training loss over held-out loss: more is no difference of the texts
 _NEAREST = 0.34  # |ln(ratio / k)|: half the way to the neighbouring power of two
@@ -38,7 +39,8 @@ class NearZeroLoss(Rule):
                 yield self._finding(trace, "memorisation-overfit", "possible", start, now)
             return
         many = epoch is not None and epoch >= _MANY_EPOCHS
-        if not many and not (start > 4 * level.median and start > 0.5):
+        fell = start > 4 * level.median and start > 0.5
+        if not many and not fell and not (epoch is not None and level.median < _NOTHING_LEFT):
             return
         confidence: Confidence = "likely" if many else "possible"
         name = "memorisation-overfit" if many else "duplicate-or-leaked-data"
@@ -83,7 +85,8 @@ class Overfitting(Rule):
             return
         last = median([each.loss for each in after[-3:]]) if len(after) >= 3 else min(each.loss for each in after)
         rise = last - best.loss
-        if rise < max(0.05 * best.loss, 4 * _held_out_noise([each.loss for each in held_out], best.loss)):
+        share = 0.05 if len(held_out) >= 5 else 0.15
+        if rise < max(share * best.loss, 4 * _held_out_noise([each.loss for each in held_out], best.loss)):
             return
         train_best, train_now = _train_near(trace, best.step), trace.level.median
         still_falls = train_best is not None and train_now < 0.95 * train_best
@@ -95,7 +98,7 @@ class Overfitting(Rule):
             rule=self.name,
             id="memorisation-overfit",
             severity="warning",
-            confidence="established" if still_falls else "likely",
+            confidence="established" if still_falls and len(held_out) >= 5 else "likely",
             first_step=best.step,
             last_step=after[-1].step,
             evidence={

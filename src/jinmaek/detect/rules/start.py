@@ -54,6 +54,8 @@ class WrongStart(Rule):
         elif blind or worse:
             sure = blind or trace.num_records >= 8
             yield self._finding(trace, "wrong-forward-at-step-1", uniform, error=sure, likely=sure)
+            if not sure:
+                yield self._finding(trace, "loss-scaled-by-accumulation", uniform, error=False)
         elif stays:
             note = self._finding(trace, "wrong-forward-at-step-1", uniform, error=False)
             yield replace(note, severity="note")  # a model that was never trained begins and stays there too

@@ -194,7 +194,7 @@ def _learns(trace: Trace) -> bool:
     if len(values) < 5:
         return bool(values) and values[-1] < 0.9 * values[0]
     trend = linear_trend([float(point.step) for point in points], values)
-    return trend is not None and trend.falls
+    return trend is not None and trend.falls and trend.change < -0.1 * trace.level.median
 
 
 def _repeats(trace: Trace) -> int | None:
