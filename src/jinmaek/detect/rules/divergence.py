@@ -14,6 +14,7 @@ from jinmaek.detect.trend import linear_trend, loss_points, median
 
 ABSURD_LR = 5e-3  # for Adam on any transformer
 _RUINED_START, _RUINED_END = 6.0, 4.5  # nats: no pretrained model begins or ends there
+_CALM = 3.0  # times the gradient norm before: harder rows make it grow too
 _SHORT = 16  # records: a pasted excerpt
 _APART = 1.3  # an excerpt's high lines lie clear of all the others
 _HIGH_LR = 1e-3  # above this, a LoRA's Adam lr explains a divergence by itself
@@ -135,15 +136,14 @@ class Divergence(Rule):
         if len(early) < 4 or trace.odometer.max_lr < ABSURD_LR or trace.episodes.all:
             return
         highest, now = max(early), trace.level.median
-        rose = early.index(highest) > 0 and highest > 1.25 * early[0] and now > 0.5 * highest
-        ruined = highest > _RUINED_START and now > _RUINED_END
-        if not rose and not ruined and now < _RUINED_END:
+        rose = early.index(highest) > 0 and highest > 1.25 * early[0]
+        if (highest < _RUINED_START or not (rose or now > _RUINED_END)) and now < _RUINED_END:
             return
         yield Finding(
             rule=self.name,
             id="lr-too-high-divergence",
-            severity="error" if rose or ruined else "warning",
-            confidence="likely" if rose or ruined else "possible",
+            severity="error" if highest > _RUINED_START else "warning",
+            confidence="likely" if highest > _RUINED_START else "possible",
             first_step=trace.head[0][0],
             last_step=trace.record.step,
             evidence={
@@ -200,7 +200,7 @@ class Divergence(Rule):
     @staticmethod
     def _calm(rise: _Rise) -> bool:
         """The gradient hardly grew with the loss."""
-        return rise.grad_before is not None and 0 < rise.grad < 4 * rise.grad_before
+        return rise.grad_before is not None and 0 < rise.grad < _CALM * rise.grad_before
 
     def _other_data(self, rise: _Rise, trace: Trace) -> bool:
         """The lr had long been higher without harm and the gradient stays calm: other rows came, no divergence."""

@@ -33,18 +33,19 @@ class NearZeroLoss(Rule):
             return
         epoch = trace.epoch
         start = trace.first_value if trace.first_value is not None else level.median
-        if level.median > _LEARNT_BY_HEART:
-            now = trace.value if trace.value is not None else level.median
-            if epoch is not None and epoch >= _MANY_EPOCHS and now < 0.3 and now < 0.08 * start:
-                yield self._finding(trace, "memorisation-overfit", "possible", start, now)
-            return
+        now = median(level.recent[-5:])
         many = epoch is not None and epoch >= _MANY_EPOCHS
-        fell = start > 4 * level.median and start > 0.5
-        if not many and not fell and not (epoch is not None and level.median < _NOTHING_LEFT):
+        if now > _LEARNT_BY_HEART:
+            last = trace.value if trace.value is not None else now
+            if many and last < 0.3 and last < 0.08 * start:
+                yield self._finding(trace, "memorisation-overfit", "possible", start, last)
+            return
+        fell = start > 4 * now and start > 0.5
+        if not many and not fell and not (epoch is not None and now < _NOTHING_LEFT):
             return
         confidence: Confidence = "likely" if many else "possible"
         name = "memorisation-overfit" if many else "duplicate-or-leaked-data"
-        yield self._finding(trace, name, confidence, start, level.median)
+        yield self._finding(trace, name, confidence, start, now)
 
     def _finding(self, trace: Trace, name: str, confidence: Confidence, start: float, now: float) -> Finding:
         return Finding(
@@ -150,7 +151,7 @@ class AccumulatedLoss(Rule):
 def train_and_held_out(trace: Trace) -> list[tuple[float, float]]:
     """Training loss around each of the last three evaluations, with the held-out loss."""
     points = [(point.step, point.mean) for point in trace.curve.closed() if point.mean is not None]
-    around = max(1, round(10 / (max(1, trace.record.num_steps) * trace.curve.width)))
+    around = max(1, round(10 / (trace.width * trace.curve.width))) if trace.width else 1
     pairs = []
     for each in [each for each in trace.evaluations if isfinite(each.loss) and each.loss > 0.02][-3:]:
         before = [mean for step, mean in points if step <= each.step][-2 * around :]

@@ -207,7 +207,7 @@ def _severity(episode: Episode, trace: Trace) -> Severity | None:
     share = episode.read_skipped / max(1, episode.read_steps)
     if episode.grads_bad and not episode.thrown_away:
         few = episode.grads_bad <= 2 and episode.losses_alive > 0 and share < _MANY_SKIPS
-        if few and (episode.recovered or episode.records == 1):
+        if few and (episode.recovered or episode.records == 1 or (episode.records == 2 and episode.good_after)):
             return "note"  # a single line of it, with a loss that lives, is the loss scaler's daily business
         return "warning" if episode.recovered else "error"
     if share < _MANY_SKIPS or episode.records < 2:
@@ -228,6 +228,8 @@ def _calibrating(episode: Episode, trace: Trace) -> bool:
         return False
     if episode.thrown_away and episode.scale_last is None:
         return False  # without a loss scale there is nothing to calibrate
+    if not trace.facts.steps_known or trace.first_step > max(2, trace.record.num_steps):
+        return False  # the log does not show the run's start
     if not episode.good_after or episode.last_step > max(CALIBRATION, 3 * trace.record.num_steps):
         return False
     return episode.before.records <= CALIBRATION and episode.scale_last != 0.0 and not episode.zeros

@@ -64,6 +64,8 @@ class ZeroLr(Rule):
         if record.lr != 0.0:
             self._row, self._first = 0, None
             return False
+        if record.optimizer_stepped is False:
+            return False  # a warm-up that cannot start: the skipped steps are told by their own rules
         self._first = record.step if self._first is None else self._first
         self._row += 1
         grad = record.grad_norm
