@@ -85,12 +85,20 @@ def read_steps_once(open_log: Opener, log: LogSource) -> Iterator[Item]:
 
 def _record(raw: bytes) -> StepRecord | None:
     try:
-        return decode_record(scan_json(raw.decode(), 0)[0])
+        row = scan_json(raw.decode(), 0)[0]
+        if b'"groups":{' in raw or b'"NaN"' in raw or b'Infinity"' in raw or not raw.startswith(_HEAD):
+            return decode_record(row)
+        if row.get("example_ids") is not None:
+            row["example_ids"] = tuple(row["example_ids"])
+        return StepRecord(**row)  # nothing to translate: the common line of a long run
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError, OverflowError):
         return None
 
 
 def _stretches(open_log: Opener) -> list[_Stretch]:
+    whole = _one_stretch(open_log)
+    if whole is not None:
+        return [whole]
     stretches = [_Stretch(0, 0, -1)]
     with open_log() as stream:
         for raw in iter(partial(stream.readline, LONGEST_LINE), b""):
@@ -108,6 +116,21 @@ def _stretches(open_log: Opener) -> list[_Stretch]:
                 earlier.last = min(earlier.last, step - 1)
             stretches.append(_Stretch(1, step, step))
     return stretches
+
+
+def _one_stretch(open_log: Opener) -> _Stretch | None:
+    """The only stretch of a file that has a line for each step from its first to its last; ``None`` for any other."""
+    with open_log() as stream:
+        first = stream.readline(LONGEST_LINE)
+        tail, num_lines = first, 1
+        for block in iter(partial(stream.read, 1 << 20), b""):
+            num_lines += block.count(b"\n")
+            tail = (tail + block)[-LONGEST_LINE:]
+    last = tail.rstrip(b"\n").rpartition(b"\n")[2]
+    begin, end = _step_of(first), _step_of(last)
+    if begin is None or end is None or not tail.endswith(b"\n") or end - begin + 1 != num_lines:
+        return None
+    return _Stretch(num_lines, begin, end)
 
 
 def _step_of(raw: bytes) -> int | None:

@@ -29,6 +29,23 @@ def read_lines(stream: BinaryIO) -> Iterator[str]:
         yield decode(raw)
 
 
+def read_blocks(stream: BinaryIO, size: int) -> Iterator[str]:
+    """The decoded text in blocks of about ``size`` bytes that end where a line ends: one decoding for many lines."""
+    first = stream.read(size) + stream.readline(LONGEST_LINE)
+    if first.startswith(_UTF16):
+        for text in _utf16_lines(first, stream):
+            yield text
+        return
+    block = first.removeprefix(codecs.BOM_UTF8)
+    while block:
+        try:
+            text = block.decode()
+        except UnicodeDecodeError:
+            text = "".join(map(decode, block.splitlines(keepends=True)))
+        yield text.replace("\0", "") if "\0" in text else text
+        block = stream.read(size) + stream.readline(LONGEST_LINE)
+
+
 def decode(raw: bytes) -> str:
     """UTF-8, or else Korean Windows' cp949; every line by itself, since logs of several programs are mixed."""
     try:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from jinmaek.core.record import Item
 from jinmaek.ingest.json_lines import EntryReader
-from jinmaek.ingest.lines import read_lines
+from jinmaek.ingest.lines import read_blocks
 from jinmaek.ingest.numbers import parse_number, to_count
 from jinmaek.ingest.pairs import dict_entry
 from jinmaek.ingest.source import LogSource, Opener
@@ -44,30 +44,23 @@ class _Text:
     """A window that slides over a stream."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._lines = read_lines(stream)
+        self._blocks = read_blocks(stream, _CHUNK)
         self.window = ""
         self.at = 0
         self.ended = False
 
     def more(self) -> bool:
         """Read on, dropping what lies behind; false at the end."""
-        pieces = [self.window[self.at :]]
-        size = 0
-        while size < _CHUNK:
-            line = next(self._lines, None)
-            if line is None:
-                self.ended = True
-                break
-            pieces.append(line)
-            size += len(line)
-        self.window, self.at = "".join(pieces), 0
-        return size > 0
+        block = next(self._blocks, None)
+        self.ended = block is None
+        self.window, self.at = self.window[self.at :] + (block or ""), 0
+        return block is not None
 
     def rest(self) -> str:
         """The last part of what was not read."""
         tail = self.window[self.at :][-_TAIL:]
-        for line in self._lines:
-            tail = (tail + line)[-_TAIL:]
+        for block in self._blocks:
+            tail = (tail + block)[-_TAIL:]
         return tail
 
 

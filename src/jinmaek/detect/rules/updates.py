@@ -202,14 +202,15 @@ def _repeats(trace: Trace) -> int | None:
     values = [value for _, value in trace.head]
     if len(set(values)) < 4:
         return None
-    for period in range(2, len(values) // 2 + 1):
+    for period in range(2, len(values) - 3):
+        if values[period] != values[0] or values[period + 1] != values[1]:
+            continue  # nearly always: the rest would be quadratic
         tail = values[period:]
-        if len(tail) >= 4 and tail == values[: len(tail)] and len(set(values[:period])) >= min(4, period):
-            return period
-    # A log that stops within the second round: its last lines repeat the first ones.
-    for period in range(4, len(values) - 3):
-        tail = values[period:]
-        if len(tail) >= 4 and tail == values[: len(tail)] and len(set(tail)) >= 4:
+        if tail != values[: len(tail)]:
+            continue
+        # Whole rounds; or a log that stops within the second one, whose last lines repeat the first.
+        rounds = period <= len(values) // 2 and len(set(values[:period])) >= min(4, period)
+        if rounds or (period >= 4 and len(set(tail)) >= 4):
             return period
     return None
 
