@@ -1,4 +1,4 @@
-"""``python -m bench.diagnosis``: make the corpus, or score the tools on it."""
+"""``python -m bench.diagnosis``: make the corpus, score the tools on it, or measure what a diagnosis costs."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def main() -> None:
     score.add_argument("--rivals-venv", type=Path, default=Path("build/rivals"), help="where the rivals are installed")
     score.add_argument("--group", nargs="*", default=[], choices=list(GROUPS), help="only these groups of logs")
     score.add_argument("--json", type=Path)
+    cost = commands.add_parser("cost", help="seconds, memory, microseconds a step")
+    cost.add_argument("--records", type=int, default=1_000_000, help="length of the very long logs")
     given = parser.parse_args()
     if given.command == "make":
         import torch
@@ -35,6 +37,10 @@ def main() -> None:
 
         torch.set_num_threads(1)
         make_corpus(given.out, given.only, given.seeds)
+    elif given.command == "cost":
+        from bench.diagnosis.cost import measure
+
+        measure(given.records)
     else:
         from bench.diagnosis.score import score as score_tools
 

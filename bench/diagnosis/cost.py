@@ -6,7 +6,6 @@ command is timed, in a process of its own, from its start to its end.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -22,7 +21,7 @@ from jinmaek.core.codec import dump_line, encode_record
 from jinmaek.core.record import GroupStats, RunFacts, StepRecord
 from jinmaek.detect import Panel
 
-LONG, VERY_LONG = 30_000, 1_000_000
+LONG = 30_000
 _GROUPS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
 
@@ -107,7 +106,7 @@ def _online(count: int) -> float:
     return (time.perf_counter() - started) / count * 1e6
 
 
-def main(arguments: argparse.Namespace) -> None:
+def measure(very_long: int) -> None:
     """Print the table."""
     writers: dict[str, Callable[[Path, int], None]] = {
         "trainer_state.json": write_trainer_state,
@@ -117,7 +116,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{'log':24} {'records':>9} {'MB':>7} {'seconds':>8} {'CPU s':>7} {'MiB':>6}")
     with TemporaryDirectory() as folder:
         for name, write in writers.items():
-            for count in (LONG, arguments.records):
+            for count in (LONG, very_long):
                 path = Path(folder) / f"{name.split()[0]}-{count}"
                 write(path, count)
                 size = sum(each.stat().st_size for each in ([path] if path.is_file() else path.iterdir()))
@@ -127,14 +126,3 @@ def main(arguments: argparse.Namespace) -> None:
                 )
                 (path if path.is_file() else path / "steps.jsonl").unlink()
     print(f"online: {_online(50_000):.1f} µs a step (all fields recorded)")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of ``cost``."""
-    parser.add_argument("--records", type=int, default=VERY_LONG, help="length of the very long logs")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    main(parser.parse_args())
