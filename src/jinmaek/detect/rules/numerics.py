@@ -15,6 +15,7 @@ from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import Trace, is_sentinel
 
 _GRADIENT_ONLY = re.compile(r"loss[ =:]+[\d.]+(e[-+]?\d+)?\b.*norm[ =:]+(nan|inf)", re.IGNORECASE)
+_LEAD_UP = 60  # steps from a single line to the next one that belongs to it
 _OFTEN = 0.03  # of all steps
 _MANY_SKIPS = 0.3  # of a stretch's steps: no scaler throws away so much for its calibration
 
@@ -249,19 +250,29 @@ def _few_skips(rule: str, episode: Episode) -> Finding:
 
 
 def _joined(told: list[Finding]) -> Iterator[Finding]:
-    """Stretches of one pathology told as one; the loss scaler's small notes apart."""
-    groups: dict[tuple[str, bool], list[Finding]] = {}
+    """Stretches of one pathology told as one; single lines of it that lead up to a grave one are its beginning."""
+    groups: dict[str, list[Finding]] = {}
     for finding in told:
-        groups.setdefault((finding.id, finding.severity == "note"), []).append(finding)
+        groups.setdefault(finding.id, []).append(finding)
     for findings in groups.values():
-        if len(findings) == 1:
-            yield findings[0]
+        grave = [each for each in findings if each.severity != "note"]
+        if not grave:
+            yield _as_one(findings)
             continue
-        worst = next((each for each in findings if each.severity == "error"), findings[0])
-        sure = next((each for each in findings if each.confidence == "established"), worst)
-        if worst.confidence == "possible" and sure.confidence == "established":
-            worst = sure  # what came back before will come back again
-        records = sum(int(finding.evidence.get("records", 0)) for finding in findings)
-        evidence = {**worst.evidence, "stretches": len(findings)} | ({"records": records} if records else {})
-        first, last = findings[0].first_step, findings[-1].last_step
-        yield replace(worst, evidence=evidence, first_step=first, last_step=last, confidence=sure.confidence)
+        first = grave[0].first_step
+        for note in reversed([each for each in findings if each.severity == "note" and each.last_step < first]):
+            first = note.first_step if first - note.last_step <= _LEAD_UP else first
+        yield replace(_as_one(grave), first_step=first)
+
+
+def _as_one(findings: list[Finding]) -> Finding:
+    if len(findings) == 1:
+        return findings[0]
+    worst = next((each for each in findings if each.severity == "error"), findings[0])
+    sure = next((each for each in findings if each.confidence == "established"), worst)
+    if worst.confidence == "possible" and sure.confidence == "established":
+        worst = sure  # what came back before will come back again
+    records = sum(int(finding.evidence.get("records", 0)) for finding in findings)
+    evidence = {**worst.evidence, "stretches": len(findings)} | ({"records": records} if records else {})
+    first, last = findings[0].first_step, findings[-1].last_step
+    return replace(worst, evidence=evidence, first_step=first, last_step=last, confidence=sure.confidence)
