@@ -38,8 +38,10 @@ class Curve:
         if isfinite(value):
             self._finite += 1
             self._sum += value
-            self._low = min(self._low, value)
-            self._high = max(self._high, value)
+            if value < self._low:
+                self._low = value
+            if value > self._high:
+                self._high = value
         if self._count == self._width:
             self._flush()
 

@@ -91,7 +91,8 @@ class Episodes:
         # A window that prints far less than any before it was partly dead, if dead ones follow.
         least = trace.width != 1 and value < _LOWEST * self._lowest
         low = known and (least or value < _DILUTED * level.median - 2 * level.noise)
-        self._lowest = min(self._lowest, value)
+        if value < self._lowest:
+            self._lowest = value
         self._partial = (record.step, value, trace.width) if low else None
         self._was_full = trace.reading is not None and trace.reading.applied is not None
         self._healthy += not big

@@ -40,7 +40,7 @@ class Reading:
     @property
     def skipped(self) -> int:
         """Steps without update, as far as known; a window's rounding error is not a skip."""
-        if self.applied is None or self.pending:
+        if self.applied is None or self.pending or self.applied == self.num_steps:
             return 0
         return max(0, self.num_steps - round(self.applied))
 
@@ -77,7 +77,8 @@ class Odometer:
         else:
             self._compare(reading, lr - self.last_lr, lr)
         self.last_lr, self._last = lr, reading
-        self.max_lr = max(self.max_lr, lr)
+        if lr > self.max_lr:
+            self.max_lr = lr
         return reading
 
     @property

@@ -71,7 +71,8 @@ class Trace:
         self.num_records += 1
         self.record = record
         # 0: the log prints no steps, so nobody knows how many a line stands for.
-        self.width = max(1, record.num_steps) if self.facts.steps_known or self._numbering is not None else 0
+        steps = record.num_steps if record.num_steps > 1 else 1
+        self.width = steps if self.facts.steps_known or self._numbering is not None else 0
         per_epoch = self.facts.steps_per_epoch
         self.epoch = record.epoch if record.epoch is not None or not per_epoch else record.step / per_epoch
         self._read_loss(record)
@@ -129,7 +130,7 @@ class Trace:
         if record.lr is None or not isfinite(record.lr):
             self.reading = None
             return
-        self.reading = self.odometer.read(record.step, record.lr, max(1, record.num_steps))
+        self.reading = self.odometer.read(record.step, record.lr, self.width or max(1, record.num_steps))
 
     def _note_fields(self, record: StepRecord) -> None:
         if self.num_records > HEAD and self.num_records % 64:

@@ -161,7 +161,9 @@ class LrJump(Rule):
         self._lr = lr
         if lr is None or before is None or lr == before or not isfinite(lr):
             return False
-        self._peak = max(self._peak, lr, before)
+        highest = lr if lr > before else before
+        if highest > self._peak:
+            self._peak = highest
         if lr < before:
             self._falls += 1
             self._fall_before, self._fall, self._fall_step = self._fall, before - lr, trace.record.step

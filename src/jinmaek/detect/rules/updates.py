@@ -43,7 +43,7 @@ class FrozenWeights(Rule):
             if record.update_ratio == 0.0 and (record.lr or 0.0) > 0.0:
                 self._zero_updates += 1
                 self._first_zero = self._first_zero or record.step
-        return max(self._zero_updates, self._zero_grads) == 5
+        return self._zero_updates == 5 or self._zero_grads == 5
 
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """By the update, else the gradient, else a loss that repeats itself to the digit."""
