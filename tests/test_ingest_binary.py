@@ -4,24 +4,9 @@ import json
 import math
 import struct
 
-from jinmaek.core.record import EvaluationRecord, Remark, StepRecord
 from jinmaek.ingest import find_logs
 from jinmaek.ingest.tensorboard import masked_crc
-
-
-def split(source):
-    items = list(source.items())
-    return [[item for item in items if isinstance(item, kind)] for kind in (StepRecord, EvaluationRecord, Remark)]
-
-
-def column(records, name):
-    return [getattr(record, name) for record in records]
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
+from log_files import column, split, write
 
 
 def field(number, value):

@@ -1,36 +1,17 @@
 """What trainers print: steps, losses and remarks out of text as it is pasted."""
 
 import math
+from functools import partial
 
 import pytest
 
-from jinmaek.core.record import EvaluationRecord, Remark, StepRecord
-from jinmaek.ingest import find_logs
+from log_files import column, hf, read_text
 
 
 @pytest.fixture
 def read(tmp_path):
     """Reads a text as a log: its source, records, evaluations and remarks."""
-
-    def run(text):
-        path = tmp_path / "log.txt"
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        [source] = find_logs(str(path))
-        items = list(source.items())
-        return source, *(
-            [item for item in items if isinstance(item, kind)] for kind in (StepRecord, EvaluationRecord, Remark)
-        )
-
-    return run
-
-
-def column(records, name):
-    return [getattr(record, name) for record in records]
-
-
-def hf(loss, lr=1e-4, epoch=0.1, **more):
-    entry = {"loss": loss, "grad_norm": 0.5, "learning_rate": lr, **more, "epoch": epoch}
-    return str(entry)
+    return partial(read_text, tmp_path / "log.txt")
 
 
 def bar(step, total):

@@ -8,24 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from jinmaek.core.codec import dump_line, encode_record
-from jinmaek.core.record import EvaluationRecord, Remark, StepRecord
+from jinmaek.core.record import StepRecord
 from jinmaek.ingest import LogError, find_logs
-
-
-def split(source):
-    items = list(source.items())
-    return [[item for item in items if isinstance(item, kind)] for kind in (StepRecord, EvaluationRecord, Remark)]
-
-
-def column(records, name):
-    return [getattr(record, name) for record in records]
-
-
-def write(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return str(path)
-
+from log_files import column, split, write
 
 # jinmaek's own runs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 LIMIT = 2048
 
@@ -27,9 +27,13 @@ class Curve:
     def __init__(self) -> None:
         self.points: list[Point] = []
         self._width = 1
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin the next point."""
         self._count = self._finite = self._step = 0
         self._sum = 0.0
-        self._low, self._high = float("inf"), float("-inf")
+        self._low, self._high = inf, -inf
 
     def add(self, step: int, value: float) -> None:
         """Append a value; one that is not finite keeps its place and nothing else."""
@@ -53,10 +57,6 @@ class Curve:
     def width(self) -> int:
         """Values a point stands for."""
         return self._width
-
-    def _clear(self) -> None:
-        self._count, self._finite, self._step, self._sum = 0, 0, 0, 0.0
-        self._low, self._high = float("inf"), float("-inf")
 
     def _point(self) -> Point:
         if not self._finite:

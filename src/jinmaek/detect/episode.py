@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import sqrt
 
 GAP_RECORDS = 2  # healthy windows that do not end a stretch
 BLOW_UP = 3.0  # times the level
@@ -39,9 +40,7 @@ class Episode:
     alive_after: int = 0  # finite losses, diluted ones too, after a record whose loss or gradient was bad
     grads_alive: int = 0  # finite gradients beside a bad loss: NaN weights have none
     grads_bad: int = 0
-    grads_absent: int = 0
     grads_zero: int = 0
-    sentinels: int = 0
     thrown_away: int = 0  # the record itself says that the optimizer did not step
     applied_anyway: int = 0  # it says that it did
     frozen: int = 0
@@ -99,3 +98,15 @@ class Episode:
     def loss_bad(self) -> int:
         """Records whose loss was masked or not finite."""
         return self.zeros + self.non_finite
+
+
+def is_sentinel(grad: float) -> bool:
+    """Whether a gradient norm is DeepSpeed's code for "not finite": −1 for each group, hence √groups.
+
+    Source: deepspeed/runtime/zero/stage_1_and_2.py, ``scaled_global_norm``; printed with 3 digits or all.
+    """
+    for groups in range(1, 9):
+        root = sqrt(groups)
+        if abs(grad - root) < 1e-12 or (len(repr(grad)) <= 5 and abs(grad - root) < 5e-4):
+            return True
+    return False

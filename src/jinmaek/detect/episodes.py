@@ -8,7 +8,7 @@ from math import inf, isfinite, isinf
 from typing import TYPE_CHECKING
 
 from jinmaek.core.record import EvaluationRecord
-from jinmaek.detect.episode import ABSURD, BLOW_UP, GAP_RECORDS, Before, Episode
+from jinmaek.detect.episode import ABSURD, BLOW_UP, GAP_RECORDS, Before, Episode, is_sentinel
 
 if TYPE_CHECKING:
     from jinmaek.detect.trace import Trace
@@ -25,7 +25,6 @@ class Episodes:
 
     def __init__(self) -> None:
         self.all: list[Episode] = []
-        self.num_beyond = 0
         self._healthy = 0
         self._last_value: float | None = None
         self._last_step: int | None = None
@@ -110,7 +109,6 @@ class Episodes:
             episode.good_after = 0
             return episode
         if len(self.all) >= MAX_EPISODES:
-            self.num_beyond += 1
             return None
         level = trace.level
         before = Before(
@@ -161,8 +159,6 @@ def _benign_zero(trace: Trace) -> bool:
 
 
 def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) -> None:
-    from jinmaek.detect.trace import is_sentinel
-
     record, grad = trace.record, trace.record.grad_norm
     episode.records += 1
     episode.last_step = record.step
@@ -176,9 +172,7 @@ def _count(episode: Episode, trace: Trace, *, loss_bad: bool, grad_bad: bool) ->
     episode.grads_alive += loss_bad and alive
     episode.losses_alive += trace.loss_state == "finite"
     episode.grads_bad += grad_bad
-    episode.grads_absent += grad is None
     episode.grads_zero += grad == 0.0
-    episode.sentinels += grad is not None and loss_bad and is_sentinel(grad)
     episode.thrown_away += record.optimizer_stepped is False
     episode.applied_anyway += record.optimizer_stepped is True
     episode.accuracy_gone += record.token_accuracy is not None and record.token_accuracy < 1e-3

@@ -39,7 +39,7 @@ def name_fault(episode: Episode, trace: Trace) -> list[Name]:
 
 def _named(episode: Episode, trace: Trace) -> list[Name]:
     if episode.thrown_away and not episode.applied_anyway and episode.thrown_away == episode.records:
-        return [_thrown_away(episode, trace)]
+        return [_thrown_away(episode)]
     if episode.loss_bad:
         return _masked(episode, trace)
     if episode.grads_bad:
@@ -50,7 +50,7 @@ def _named(episode: Episode, trace: Trace) -> list[Name]:
     return [Name("nan-masked-scaler-skip", "likely", "intact", ("nan-poisoned-weights", "end-of-schedule"))]
 
 
-def _thrown_away(episode: Episode, trace: Trace) -> Name:
+def _thrown_away(episode: Episode) -> Name:
     """The record itself says that the update was not applied: the weights are those of the step before."""
     if episode.scale_last is not None:
         if episode.scale_last == 0.0:
@@ -218,9 +218,9 @@ def _dead_without_odometer(episode: Episode, trace: Trace) -> list[Name]:
 def _num_diluted(episode: Episode) -> int:
     """Windows whose print is far below the level: the filter put nothing in the place of their NaN."""
     level = episode.before.level
-    return (
-        0 if level is None else sum(0 < value < 0.6 * level and width != 1 for _, value, width in episode.finite_inside)
-    )
+    if level is None:
+        return 0
+    return sum(0 < value < 0.6 * level and width != 1 for _, value, width in episode.finite_inside)
 
 
 def _gradient_only(episode: Episode, trace: Trace) -> list[Name]:

@@ -35,7 +35,7 @@ RULES: tuple[type[Rule], ...] = (
     optimizer.OptimizerReset,
     data.NoLossTokens, data.ConstantBatch, data.MissingEos, data.Truncation, data.DoubleBos,
 )  # fmt: skip
-"""Every rule that judges one run. The rule that needs two, hidden-schedule-change, is in :mod:`.several`."""
+"""Every rule that judges one run. The rule that needs two, hidden-schedule-change, is in :mod:`.diagnose`."""
 
 
 class Panel:

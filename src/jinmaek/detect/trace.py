@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, isfinite, sqrt
+from math import inf, isfinite
 from typing import Literal
 
 from jinmaek.core.record import EvaluationRecord, Remark, RunFacts, StepRecord
@@ -181,18 +181,6 @@ class Trace:
         level.add(value)
         if level.median < self.lowest and level.count >= 3:
             self.lowest, self.lowest_step = level.median, record.step
-
-
-def is_sentinel(grad: float) -> bool:
-    """Whether a gradient norm is DeepSpeed's code for "not finite": −1 for each group, hence √groups.
-
-    Source: deepspeed/runtime/zero/stage_1_and_2.py, ``scaled_global_norm``; printed with 3 digits or all.
-    """
-    for groups in range(1, 9):
-        root = sqrt(groups)
-        if abs(grad - root) < 1e-12 or (len(repr(grad)) <= 5 and abs(grad - root) < 5e-4):
-            return True
-    return False
 
 
 _FIELDS = (

@@ -62,7 +62,12 @@ def median(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
+def healthy_losses(trace: Trace) -> list[tuple[int, float]]:
+    """(step, loss) of the healthy records so far, neighbours joined where the run is long."""
+    return [(point.step, point.mean) for point in trace.curve.closed() if point.mean is not None]
+
+
 def loss_points(trace: Trace) -> tuple[list[float], list[float]]:
-    """Steps and healthy losses of the run so far."""
-    points = [point for point in trace.curve.closed() if point.mean is not None]
-    return [float(point.step) for point in points], [point.mean for point in points if point.mean is not None]
+    """The steps of :func:`healthy_losses` and its losses, as :func:`linear_trend` takes them."""
+    points = healthy_losses(trace)
+    return [float(step) for step, _ in points], [loss for _, loss in points]

@@ -140,12 +140,8 @@ class MissingEos(_ReportRule):
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """Half of the examples and more; what truncation cut off belongs to its own rule."""
         report = trace.facts.data
-        if self.missing(trace):
-            return
-        rows, count = (
-            int(report["num_examples"]),
-            int(report["num_without_end"]) - int(report.get("num_truncated") or 0),
-        )
+        rows, cut = int(report["num_examples"]), int(report.get("num_truncated") or 0)
+        count = int(report["num_without_end"]) - cut
         if rows and count >= 0.5 * rows:
             yield self._finding(trace, count, rows)
 
@@ -161,8 +157,6 @@ class Truncation(_ReportRule):
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """A fifth of the examples."""
         report = trace.facts.data
-        if self.missing(trace):
-            return
         rows, count = int(report["num_examples"]), int(report["num_truncated"])
         if rows and count >= _HEAVY * rows:
             yield self._finding(trace, count, rows, lost=report.get("num_truncated_tokens"))
@@ -179,8 +173,6 @@ class DoubleBos(_ReportRule):
     def findings(self, trace: Trace) -> Iterable[Finding]:
         """A tenth of the examples."""
         report = trace.facts.data
-        if self.missing(trace):
-            return
         rows, count = int(report["num_examples"]), int(report["num_double_bos"])
         if rows and count >= 0.1 * rows:
             yield self._finding(trace, count, rows)

@@ -10,7 +10,7 @@ from jinmaek.core.finding import Confidence, Finding, Severity
 from jinmaek.detect.level import Level
 from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import HEAD, Trace
-from jinmaek.detect.trend import linear_trend, loss_points, median
+from jinmaek.detect.trend import healthy_losses, linear_trend, loss_points, median
 
 ABSURD_LR = 5e-3  # for Adam on any transformer
 _RUINED_START, _RUINED_END = 6.0, 4.5  # nats: no pretrained model begins or ends there
@@ -157,11 +157,11 @@ class Divergence(Rule):
 
     def _slow_rise(self, trace: Trace) -> Iterable[Finding]:
         """Loss and gradient both climb from the loss's lowest point to the end."""
-        points = [point for point in trace.curve.closed() if point.mean is not None and point.step >= trace.lowest_step]
+        points = [(step, loss) for step, loss in healthy_losses(trace) if step >= trace.lowest_step]
         grads = [point.mean for point in trace.grads.closed() if point.mean is not None]
         if len(points) < 10 or len(grads) < 20 or trace.episodes.all:
             return
-        trend = linear_trend([float(point.step) for point in points], [point.mean or 0.0 for point in points])
+        trend = linear_trend([float(step) for step, _ in points], [loss for _, loss in points])
         quarter = len(grads) // 4
         climb = median(grads[-quarter:]) / max(median(grads[quarter : 2 * quarter]), 1e-12)
         if trend is None or not trend.rises or trend.change < 0.2 * trace.lowest or climb < 1.5:

@@ -8,7 +8,7 @@ from math import isfinite, log
 from jinmaek.core.finding import Confidence, Finding
 from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import Trace
-from jinmaek.detect.trend import median
+from jinmaek.detect.trend import healthy_losses, median
 
 _LEARNT_BY_HEART = 0.06  # nats a token: fine-tuning text keeps more surprise than this
 _NOTHING_LEFT = 0.02  # within the first epochs no new text costs so little
@@ -150,7 +150,7 @@ class AccumulatedLoss(Rule):
 
 def train_and_held_out(trace: Trace) -> list[tuple[float, float]]:
     """Training loss around each of the last three evaluations, with the held-out loss."""
-    points = [(point.step, point.mean) for point in trace.curve.closed() if point.mean is not None]
+    points = healthy_losses(trace)
     around = max(1, round(10 / (trace.width * trace.curve.width))) if trace.width else 1
     pairs = []
     for each in [each for each in trace.evaluations if isfinite(each.loss) and each.loss > 0.02][-3:]:
@@ -167,15 +167,12 @@ def train_and_held_out(trace: Trace) -> list[tuple[float, float]]:
 
 
 def _first_below(trace: Trace, limit: float) -> int:
-    for point in trace.curve.closed():
-        if point.mean is not None and point.mean <= limit:
-            return point.step
-    return trace.record.step
+    return next((step for step, loss in healthy_losses(trace) if loss <= limit), trace.record.step)
 
 
 def _train_near(trace: Trace, step: int, num: int = 3) -> float | None:
     """Training loss around ``step``: the mean of the last ``num`` points before it."""
-    before = [point.mean for point in trace.curve.closed() if point.step <= step and point.mean is not None][-num:]
+    before = [loss for at, loss in healthy_losses(trace) if at <= step][-num:]
     return sum(before) / len(before) if before else None
 
 

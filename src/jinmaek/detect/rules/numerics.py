@@ -8,11 +8,11 @@ from dataclasses import replace
 from math import isfinite
 
 from jinmaek.core.finding import Finding, Severity
-from jinmaek.detect.episode import Episode
+from jinmaek.detect.episode import Episode, is_sentinel
 from jinmaek.detect.evidence import fault_evidence
 from jinmaek.detect.naming import CALIBRATION, name_fault
 from jinmaek.detect.rule import Rule
-from jinmaek.detect.trace import Trace, is_sentinel
+from jinmaek.detect.trace import Trace
 
 _GRADIENT_ONLY = re.compile(r"loss[ =:]+[\d.]+(e[-+]?\d+)?\b.*norm[ =:]+(nan|inf)", re.IGNORECASE)
 _LEAD_UP = 60  # steps from a single line to the next one that belongs to it

@@ -9,7 +9,7 @@ from math import sqrt
 from jinmaek.core.finding import Finding
 from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import Trace
-from jinmaek.detect.trend import linear_trend, median
+from jinmaek.detect.trend import healthy_losses, linear_trend, median
 
 
 class EpochStaircase(Rule):
@@ -112,8 +112,8 @@ def _correlation(first: list[float], second: list[float]) -> float:
 
 def _blocks(trace: Trace) -> dict[str, float] | None:
     """Jumps up between long flat stretches, far above their noise: at least one, and autocorrelated residuals."""
-    points = [point for point in trace.curve.closed() if point.mean is not None]
-    means = [point.mean for point in points if point.mean is not None]
+    points = healthy_losses(trace)
+    means = [loss for _, loss in points]
     trend = linear_trend([float(i) for i in range(len(means))], means)
     width = max(5, len(means) // 12)
     if trend is None or trend.autocorrelation < 0.6 or len(means) < 4 * width:
@@ -128,7 +128,7 @@ def _blocks(trace: Trace) -> dict[str, float] | None:
     if not jumps:
         return None
     _, index, rise = max(jumps)
-    return {"jump_step": points[index].step, "jump": rise}
+    return {"jump_step": points[index][0], "jump": rise}
 
 
 def _sawtooth(trace: Trace) -> int | None:

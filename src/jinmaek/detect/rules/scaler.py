@@ -25,7 +25,7 @@ class LossScale(Rule):
         self._first: float | None = None
         self._last = self._highest = 0.0
         self._zero_step: int | None = None
-        self._falls = self._rises = 0
+        self._falls = 0
         self._fall_step: int | None = None
 
     def observe(self, trace: Trace) -> bool:
@@ -39,7 +39,6 @@ class LossScale(Rule):
             self._falls += 1
             self._fall_step = self._fall_step or trace.record.step
         elif scale > self._last:
-            self._rises += 1
             self._fall_step = None
         self._last, self._highest = scale, max(self._highest, scale)
         if scale == 0.0 and self._zero_step is None:

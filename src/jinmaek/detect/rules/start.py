@@ -11,7 +11,7 @@ from jinmaek.detect.rule import Rule
 from jinmaek.detect.rules.divergence import ABSURD_LR
 from jinmaek.detect.rules.learning import ALIKE, train_and_held_out
 from jinmaek.detect.trace import Trace
-from jinmaek.detect.trend import linear_trend
+from jinmaek.detect.trend import linear_trend, loss_points
 
 _BEYOND = 0.7  # nats above ln(vocabulary): worse than guessing
 _WORSE_THAN_ANY = 12.6  # ln of the largest common vocabulary, 300,000
@@ -148,7 +148,7 @@ def _rose_first(trace: Trace, value: float) -> bool:
 
 def _still_falls(trace: Trace) -> bool:
     """Whether the second half falls on: shuffled labels end at the tokens' own entropy, a scaled loss goes on."""
-    points = [point for point in trace.curve.closed() if point.mean is not None]
-    half = points[len(points) // 2 :]
-    trend = linear_trend([float(point.step) for point in half], [point.mean or 0.0 for point in half])
+    steps, values = loss_points(trace)
+    half = len(steps) // 2
+    trend = linear_trend(steps[half:], values[half:])
     return trend is None or trend.change < -0.1 * trace.level.median

@@ -8,7 +8,7 @@ from math import isfinite, log
 from jinmaek.core.finding import Confidence, Finding
 from jinmaek.detect.rule import Rule
 from jinmaek.detect.trace import Trace
-from jinmaek.detect.trend import linear_trend
+from jinmaek.detect.trend import linear_trend, loss_points
 
 _DPO_START = log(2.0)
 _FAMILY = "updates"
@@ -189,11 +189,10 @@ class AlwaysClipped(Rule):
 
 def _learns(trace: Trace) -> bool:
     """Whether the loss falls beyond its noise."""
-    points = [point for point in trace.curve.closed() if point.mean is not None]
-    values = [point.mean for point in points if point.mean is not None]
+    steps, values = loss_points(trace)
     if len(values) < 5:
         return bool(values) and values[-1] < 0.9 * values[0]
-    trend = linear_trend([float(point.step) for point in points], values)
+    trend = linear_trend(steps, values)
     return trend is not None and trend.falls and trend.change < -0.1 * trace.level.median
 
 
