@@ -33,6 +33,8 @@ IDLE = {
     ("train.loss_scale_min", "train.precision"): (1.0, "fp32", "fp16"),
     ("train.loss_scale_growth_steps", "train.precision"): (100, "bf16", "fp16"),
     ("train.keep_checkpoints", "train.checkpoint_every"): (2, 0, 50),
+    ("capture.keep", "capture.every"): (2, 0, 50),
+    ("capture.keep_found", "capture.every"): (2, 0, 50),
     ("optim.schedule_steps", "optim.schedule"): (100, "constant", "cosine"),
     ("samples.max_new_tokens", "samples.questions"): (32, [], ["무엇?"]),
 }

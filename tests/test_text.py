@@ -72,7 +72,7 @@ def families():
         "result.": literal("pulse/result.py", "End"),
         "streak.": literal("pulse/result.py", "cause"),
         "step.skipped_": literal("pulse/recorder.py", "Cause"),
-        "run.changed_": returned_keys("pulse/manifest.py", "fingerprints") | {"settings"},
+        "run.changed_": returned_keys("training/manifest.py", "fingerprints") | {"settings"},
         "verdict.": literal("core/finding.py", "Health"),
         "weights.": literal("core/finding.py", "Weights"),
         "confidence.": literal("core/finding.py", "Confidence"),

@@ -170,6 +170,17 @@ class SamplesSection(Section):
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
 
 
+class CaptureSection(Section):
+    """Snapshots from which ``jinmaek prove`` runs a step again."""
+
+    every: Annotated[int, Field(ge=0)] = 20
+    """Steps between snapshots of adapter and optimizer; 0 takes none."""
+    keep: Annotated[int, Field(ge=1)] = 4
+    """The last so many stay on disk."""
+    keep_found: Annotated[int, Field(ge=0)] = 4
+    """So many more are kept for good where a rule found something."""
+
+
 class Recipe(Section):
     """Everything a run is asked to do."""
 
@@ -181,3 +192,4 @@ class Recipe(Section):
     train: TrainSection = TrainSection()
     optim: OptimSection = OptimSection()
     samples: SamplesSection = SamplesSection()
+    capture: CaptureSection = CaptureSection()

@@ -83,6 +83,7 @@ IGNORED: tuple[Ignored, ...] = (
     ),
     Ignored("train.keep_checkpoints", "train.checkpoint_every", _is(0)),
     Ignored("optim.schedule_steps", "optim.schedule", _is("constant")),
+    *(Ignored(f"capture.{key}", "capture.every", _is(0)) for key in ("keep", "keep_found")),
     Ignored("samples.max_new_tokens", "samples.questions", lambda questions: not questions),
 )
 

@@ -14,6 +14,7 @@ from jinmaek.pulse.alarms import Alarms
 from jinmaek.pulse.listener import RunListener
 from jinmaek.pulse.result import SkippedStreak
 from jinmaek.store import RunDirectory, StepWriter
+from jinmaek.training.captures import Captures
 from jinmaek.training.evaluate import Evaluation
 from jinmaek.training.loop import StopReason
 
@@ -66,14 +67,17 @@ class Recorder:
     def __init__(
         self,
         directory: RunDirectory,
+        *,
         writer: StepWriter,
         guard: SkipGuard,
         alarms: Alarms,
+        captures: Captures,
         listener: RunListener,
         interrupted: Callable[[], bool],
     ) -> None:
         self._directory = directory
         self._writer = writer
+        self._captures = captures
         self._listener = listener
         self._interrupted = interrupted
         self.guard = guard
@@ -139,6 +143,8 @@ class Recorder:
                 weights=finding.weights,
                 evidence=plain(dict(finding.evidence)),
             )
+            if kept := self._captures.keep_before(finding.first_step):
+                self._directory.append_event("captures_kept", step=finding.last_step, captures=kept)
             self._listener.on_finding(finding)
 
     def stop_reason(self) -> StopReason | None:

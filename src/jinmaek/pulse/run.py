@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from jinmaek.ingest.jinmaek_run import note_manifest
 from jinmaek.pulse.alarms import Alarms
 from jinmaek.pulse.card import write_card
 from jinmaek.pulse.listener import RunListener
-from jinmaek.pulse.manifest import check_same, make_manifest
+from jinmaek.training.manifest import check_same, make_manifest
 from jinmaek.pulse.recorder import Recorder, SkipGuard
 from jinmaek.pulse.result import End, RunResult
 from jinmaek.store import RunDirectory, StepWriter, read_steps
 from jinmaek.store.run_directory import storage
 from jinmaek.training.answer import answer
+from jinmaek.training.captures import Captures
 from jinmaek.training.checkpoint import list_checkpoints, load_checkpoint, save_adapter, write_whole
 from jinmaek.training.determinism import repeatable
 from jinmaek.training.loop import Loop
@@ -113,12 +114,16 @@ def _alarms(manifest: dict[str, Any]) -> Alarms:
 
 
 def _check_room(session: Session, path: Path) -> None:
-    """Refuse to start a run whose checkpoints would not fit on the disk.
+    """Refuse to start a run whose checkpoints and snapshots would not fit on the disk.
 
-    A checkpoint holds the adapter and AdamW's two moments in fp32; one more than ``keep_checkpoints`` exists
-    while a new one is written, and the result comes on top.
+    Each holds the adapter and AdamW's two moments, in fp32 or in 8 bits; one more than are kept exists while
+    a new one is written, and the result comes on top.
     """
-    need = session.num_weights * 4 * (3 * (session.recipe.train.keep_checkpoints + 1) + 1)
+    moments = 2 if session.recipe.optim.name.endswith("8bit") else 8
+    capture = session.recipe.capture
+    num_captures = capture.keep + capture.keep_found + 1 if capture.every else 0
+    num_states = session.recipe.train.keep_checkpoints + 1 + num_captures
+    need = session.num_weights * ((4 + moments) * num_states + 4)
     free = shutil.disk_usage(path).free
     if free < need:
         raise StorageError("storage.too_small", path=path.absolute(), need=need / 2**20, free=free / 2**20)
@@ -134,8 +139,18 @@ def _run_to_end(
     first_step: int,
 ) -> RunResult:
     guard = SkipGuard(session.recipe.train.max_skipped_steps)
-    with StepWriter(directory.steps_path) as writer:
-        recorder = Recorder(directory, writer, guard, alarms, listener, interrupted)
+    captures = Captures(directory.captures_path, session.recipe.capture, directory.append_event)
+    captures.forget_after(first_step - 1)
+    with StepWriter(directory.steps_path) as writer, closing(captures):
+        recorder = Recorder(
+            directory,
+            writer=writer,
+            guard=guard,
+            alarms=alarms,
+            captures=captures,
+            listener=listener,
+            interrupted=interrupted,
+        )
         loop = Loop(
             training=session.training,
             plan=session.plan,
@@ -145,6 +160,7 @@ def _run_to_end(
             pad_id=session.pad_id,
             eval_tokens=session.eval_tokens,
             checkpoints=directory.checkpoints_path,
+            captures=captures,
             listener=recorder,
         )
         step, reason = loop.run(first_step)

@@ -6,6 +6,7 @@
     steps.jsonl    one StepRecord a line
     events.jsonl   evaluations, checkpoints, skipped steps, how it ended
     checkpoints/   step-00000100/ …
+    captures/      step-00000120.pt …, snapshots to run a step again from
     adapter/       the result, a plain PEFT adapter
 """
 
@@ -78,6 +79,11 @@ class RunDirectory:
     def checkpoints_path(self) -> Path:
         """One folder a checkpoint."""
         return self.path / "checkpoints"
+
+    @property
+    def captures_path(self) -> Path:
+        """Snapshots, and the verdicts that were reached from them."""
+        return self.path / "captures"
 
     @property
     def adapter_path(self) -> Path:

@@ -164,10 +164,11 @@ class BatchPlan:
 
     def batches(self, step: int) -> list[Batch]:
         """The tensors of step ``step``."""
-        return [
-            pack(examples) if self._batch_tokens is not None else pad(examples, self._pad_id)
-            for examples in self.microbatches(step)
-        ]
+        return [self.tensors(examples) for examples in self.microbatches(step)]
+
+    def tensors(self, examples: Sequence[Example]) -> Batch:
+        """The tensors of one microbatch of ``examples``."""
+        return pack(examples) if self._batch_tokens is not None else pad(examples, self._pad_id)
 
     def fingerprint(self, num_steps: int) -> str:
         """SHA-256 over the ids of every microbatch of the first ``num_steps`` steps."""

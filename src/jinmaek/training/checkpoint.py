@@ -1,9 +1,4 @@
-"""Checkpoints: everything needed to go on to the bit, written in one piece.
-
-A step's random numbers and examples are functions of seed and step (:mod:`jinmaek.training.step`,
-:mod:`jinmaek.training.batches`), so the step number *is* the state of RNG and data cursor; the global generators
-are saved beside it for whoever loads a checkpoint by hand.
-"""
+"""Checkpoints: everything needed to go on to the bit, written in one piece, the adapter as PEFT writes it."""
 
 from __future__ import annotations
 
@@ -18,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from jinmaek.core.errors import ModelError, RunError, StorageError
+from jinmaek.training.state import State, bring_to, state_of
 from jinmaek.training.step import Training
 
 STATE_FILE = "training_state.pt"
@@ -32,13 +28,8 @@ def save_checkpoint(training: Training, folder: Path, step: int, keep: int) -> P
         StorageError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     target = folder / f"{_PREFIX}{step:08d}"
-    state = {
-        "step": step,
-        "optimizer": training.optimizer.state_dict(),
-        "schedule": training.schedule.state_dict(),
-        "loss_scale": None if training.loss_scale is None else training.loss_scale.state_dict(),
-        "rng": _rng_state(),
-    }
+    state = state_of(training, step)
+    del state["weights"]  # PEFT's file holds them
 
     def write(draft: Path) -> None:
         save_adapter(training.model, draft)
@@ -84,19 +75,31 @@ def load_checkpoint(training: Training, path: Path) -> int:
     Raises:
         RunError: it cannot be read.
     """
-    from peft import load_peft_weights, set_peft_model_state_dict
+    bring_to(training, read_checkpoint(training, path))
+    return int(path.name.removeprefix(_PREFIX))
+
+
+def read_checkpoint(training: Training, path: Path) -> State:
+    """The state in ``path``, on the host; ``training`` names its weights.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    from peft import load_peft_weights
 
     try:
-        state: Mapping[str, Any] = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
-        weights = load_peft_weights(str(path), device="cpu")
+        state: State = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
+        saved = load_peft_weights(str(path), device="cpu")
+        weights = {name: _saved_weight(saved, name) for name in training.params}
     except (OSError, RuntimeError, KeyError) as error:
         raise RunError("run.checkpoint_unreadable", path=path, error=error) from error
-    set_peft_model_state_dict(training.model, weights)
-    training.optimizer.load_state_dict(state["optimizer"])
-    training.schedule.load_state_dict(state["schedule"])
-    if training.loss_scale is not None and state["loss_scale"] is not None:
-        training.loss_scale.load_state_dict(state["loss_scale"])
-    return int(state["step"])
+    return {**state, "weights": weights}
+
+
+def _saved_weight(saved: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    """PEFT leaves the adapter's name out of its files' keys, and ``.weight`` out of DoRA's magnitudes."""
+    short = name.replace(".default", "")
+    return saved[short if short in saved else short.removesuffix(".weight")]
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -129,9 +132,3 @@ def _sync(path: Path) -> None:
     finally:
         os.close(descriptor)
 
-
-def _rng_state() -> dict[str, Any]:
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state

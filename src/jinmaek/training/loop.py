@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from jinmaek.config.recipe import TrainSection
 from jinmaek.core.record import StepRecord
 from jinmaek.training.batches import BatchPlan
+from jinmaek.training.captures import Captures
 from jinmaek.training.checkpoint import save_checkpoint
 from jinmaek.training.evaluate import Evaluation, evaluate
 from jinmaek.training.examples import Example
@@ -48,6 +49,7 @@ class Loop:
     pad_id: int
     eval_tokens: int
     checkpoints: Path
+    captures: Captures
     listener: Listener
 
     def run(self, first_step: int = 1) -> tuple[int, StopReason | None]:
@@ -63,6 +65,7 @@ class Loop:
         while step < self.max_steps and (reason := self.listener.stop_reason()) is None:
             step += 1
             outcome = run_step(self.training, step, self.plan.batches(step))
+            self.captures.after_step(self.training, step)
             self._emit(pending)
             pending = outcome
             # A skipped step has no update to wait for: it is told at once.

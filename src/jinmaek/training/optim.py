@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -58,12 +58,12 @@ class LossScale:
 
     def __init__(self, section: TrainSection, device: torch.device) -> None:
         self.minimum = section.loss_scale_min
-        self._scaler = torch.amp.GradScaler(
-            device.type,
-            init_scale=section.loss_scale_init,
-            growth_interval=section.loss_scale_growth_steps,
-        )
+        self._growth_steps = section.loss_scale_growth_steps
         self._one = torch.ones((), device=device)
+        self._scaler = self._make(section.loss_scale_init)
+
+    def _make(self, scale: float) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self._one.device.type, init_scale=scale, growth_interval=self._growth_steps)
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """``loss`` times the scale."""
@@ -85,11 +85,13 @@ class LossScale:
         else:
             self._scaler.update()
 
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        state: dict[str, Any] = self._scaler.state_dict()
-        return state
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Scale and finite steps since it moved, as tensors [] of the device: nobody waits for them."""
+        scale = self.current()  # GradScaler makes its tensors at their first use
+        return {"scale": scale, "growth_tracker": self._scaler._growth_tracker.clone()}  # type: ignore[union-attr]
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint."""
-        self._scaler.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from what :meth:`state_dict` said; a step that was measured and not updated is forgotten."""
+        self._scaler = self._make(float(state["scale"]))
+        constants = self._scaler.state_dict()
+        self._scaler.load_state_dict({**constants, "_growth_tracker": int(state["growth_tracker"])})

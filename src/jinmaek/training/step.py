@@ -45,10 +45,29 @@ class Training:
 def run_step(training: Training, step: int, batches: Sequence[Batch]) -> StepOutcome:
     """Run step ``step`` on its microbatches; the optimizer moves only if loss and gradient are finite."""
     started = time.perf_counter()
+    outcome = measure_step(training, step, batches)
+    params = list(training.params.values())
+    if outcome.finite:
+        before = copies(params)
+        if training.max_grad_norm > 0:
+            nn.utils.clip_grads_with_norm_(params, training.max_grad_norm, outcome.grad_norm)
+        training.optimizer.step()
+        training.schedule.step()
+        outcome.watch_update(params, before)
+    if training.loss_scale is not None and outcome.used_scale is not None:
+        training.loss_scale.update(outcome.used_scale, finite=outcome.finite)
+    return outcome.timed(started)
+
+
+def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> StepOutcome:
+    """The part of a step that changes no state: forward, backward, unscaled gradient, its norm.
+
+    Afterwards the parameters hold the unscaled gradient. The host has waited for the device.
+    """
     num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
     outcome = StepOutcome(training, step, batches, num_loss_tokens, _lr(training))
     if num_loss_tokens == 0:  # nothing to learn is no loss of 0
-        return outcome.timed(started)
+        return outcome
     seed_generators(training.device, step_seed(training.seed, step))
 
     training.optimizer.zero_grad(set_to_none=True)
@@ -60,21 +79,10 @@ def run_step(training: Training, step: int, batches: Sequence[Batch]) -> StepOut
             loss += part.detach()
 
     outcome.loss_scale = _unscale(training)
-    params = list(training.params.values())
-    norms = torch._foreach_norm([_grad(weight) for weight in params])
-    grad_norm = torch.linalg.vector_norm(torch.stack(norms))
-    outcome.read(loss, grad_norm, norms)
-
-    if outcome.finite:
-        before = copies(params)
-        if training.max_grad_norm > 0:
-            nn.utils.clip_grads_with_norm_(params, training.max_grad_norm, grad_norm)
-        training.optimizer.step()
-        training.schedule.step()
-        outcome.watch_update(params, before)
-    if training.loss_scale is not None and outcome.used_scale is not None:
-        training.loss_scale.update(outcome.used_scale, finite=outcome.finite)
-    return outcome.timed(started)
+    norms = torch._foreach_norm([_grad(weight) for weight in training.params.values()])
+    outcome.grad_norm = torch.linalg.vector_norm(torch.stack(norms))
+    outcome.read(loss, outcome.grad_norm, norms)
+    return outcome
 
 
 def summed_loss(training: Training, batch: Batch) -> torch.Tensor:
@@ -141,6 +149,7 @@ class StepOutcome:
     ) -> None:
         self.step = step
         self.loss_scale: torch.Tensor | None = None
+        self.grad_norm: torch.Tensor = torch.zeros((), device=training.device)
         self.finite = False
         self.used_scale: float | None = None
         self._training = training

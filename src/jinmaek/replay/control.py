@@ -1,0 +1,134 @@
+"""The untouched replay. Until it is the recorded step to the bit, no counterfactual counts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from jinmaek.core.record import StepRecord
+from jinmaek.core.verdict import Control
+from jinmaek.replay.scene import Scene, Start
+from jinmaek.training.state import State
+
+HISTORY_SECONDS = 12.0  # of replayed training before the step: enough to see it grow, short enough to repeat
+MOST_HISTORY = 100  # steps
+NUM_REPEATS = 3  # of a step on a device that does not repeat itself
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What the untouched replay came to.
+
+    ``start`` is where it began; ``before`` the state just before the step (``None``: it could not be reached as
+    recorded); ``reading`` the step itself; ``departure`` the first step that was not the recorded one when
+    coming from ``departed_from``, an older start than the one that reproduced, if any; ``departed`` is that step
+    as replayed; ``repetitions`` are the step's readings on a device that does not repeat itself.
+    """
+
+    control: Control
+    start: Start
+    before: State | None
+    reading: StepRecord
+    departed_from: Start | None = None
+    departure: int | None = None
+    departed: StepRecord | None = None
+    repetitions: list[StepRecord] = field(default_factory=list)
+
+
+def run_control(scene: Scene, step: int, tell: Callable[[str], None]) -> Replayed:
+    """Replay from the oldest affordable state up to ``step``; from a newer one where that departs from the record."""
+    starts = _affordable(scene, step)
+    first: Replayed | None = None
+    for start in starts:
+        if first is not None and first.departure is not None and start.step < first.departure:
+            continue
+        tell("control")
+        found = _attempt(scene, start, step)
+        if found.departure is None:
+            if first is None:
+                return found
+            found.departed_from, found.departure, found.departed = first.start, first.departure, first.departed
+            return found
+        first = first or found
+    assert first is not None
+    return _without_reproduction(scene, first, step)
+
+
+def _affordable(scene: Scene, step: int) -> list[Start]:
+    """States within the time that a history may take, oldest first; the newest in any case."""
+    starts = scene.starts(step)
+    seconds = scene.step_seconds
+    near = [start for start in starts if (step - start.step) * seconds <= HISTORY_SECONDS]
+    return [start for start in near if step - start.step <= MOST_HISTORY] or starts[-1:]
+
+
+def _attempt(scene: Scene, start: Start, step: int) -> Replayed:
+    """Replay from ``start``; stops at the first step that is not the recorded one."""
+    for reading in scene.replay(scene.state(start), step - 1):
+        if not is_recorded(scene, reading):
+            control = Control(
+                reproduced="no",
+                start_step=start.step,
+                num_steps=reading.step - start.step,
+                first_departure=reading.step,
+            )
+            return Replayed(control, start, None, reading, departure=reading.step, departed=reading)
+    before = scene.copy_state(step - 1) if start.step < step - 1 else scene.state(start)
+    reading = scene.update(before, step)
+    same = is_recorded(scene, reading)
+    control = Control(
+        reproduced="bit_exact" if same else "no",
+        start_step=start.step,
+        num_steps=step - start.step,
+        first_departure=None if same else step,
+        repeats=True if same else None,
+    )
+    departed = None if same else reading
+    return Replayed(control, start, before, reading, departure=None if same else step, departed=departed)
+
+
+def is_recorded(scene: Scene, reading: StepRecord) -> bool:
+    """Whether ``reading`` is the recorded step, to the bit; a step that was never recorded is nothing to compare."""
+    recorded = scene.records.get(reading.step)
+    return recorded is None or recorded.digest is None or recorded.digest == reading.digest
+
+
+def _without_reproduction(scene: Scene, found: Replayed, step: int) -> Replayed:
+    """Does the device repeat itself? If not: is the record within what repetitions differ by?"""
+    assert found.departure is not None
+    again = _digests(scene, found.start, found.departure)
+    repeats = again == _digests(scene, found.start, found.departure)
+    if repeats:
+        return _with_control(found, repeats=True, spread=None)
+    for _ in scene.replay(scene.state(found.start), step - 1):
+        pass
+    found.before = scene.copy_state(step - 1)
+    found.repetitions = [scene.update(found.before, step) for _ in range(NUM_REPEATS)]
+    found.reading = found.repetitions[0]
+    spread = _spread([reading.loss for reading in found.repetitions])
+    return _with_control(found, repeats=False, spread=spread)
+
+
+def _with_control(found: Replayed, *, repeats: bool, spread: float | None) -> Replayed:
+    control = found.control
+    found.control = Control(
+        reproduced="no",
+        start_step=control.start_step,
+        num_steps=control.num_steps,
+        first_departure=control.first_departure,
+        repeats=repeats,
+        spread=spread,
+    )
+    return found
+
+
+def _digests(scene: Scene, start: Start, last: int) -> list[str | None]:
+    return [reading.digest for reading in scene.replay(scene.state(start), last)]
+
+
+def _spread(losses: Sequence[float | None]) -> float | None:
+    finite = [loss for loss in losses if loss is not None and math.isfinite(loss)]
+    pairs = itertools.combinations(finite, 2)
+    return max((abs(one - other) for one, other in pairs), default=None)

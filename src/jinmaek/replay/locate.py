@@ -1,0 +1,203 @@
+"""Where a step breaks: the first operation whose inputs are good and whose output is not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+from jinmaek.core.verdict import Location
+from jinmaek.replay.scan import Op, OpScan, largest
+from jinmaek.replay.scene import Scene
+from jinmaek.training.batches import Batch
+from jinmaek.training.state import State
+
+_MASK = 0.99 * torch.finfo(torch.float32).max  # what transformers writes where nothing is to be looked at
+_PEFT_PREFIX = "base_model.model."
+
+
+def locate(scene: Scene, state: State, step: int) -> tuple[Location, Op] | None:
+    """The place where step ``step`` on ``state`` first becomes non-finite; ``None`` where it stays finite.
+
+    Runs the step once to find the operation and once more for each candidate to look at it closely.
+    """
+    scan = OpScan(scene.training.model)
+    with scan.running():
+        scene.measure(state, step)
+    values = scan.values()
+    batches = scene.batches(step)
+    for number, op in enumerate(scan.ops):
+        if math.isfinite(values[op.output]) or op.is_fill or op.is_view:
+            continue
+        if all(math.isfinite(values[each]) for each in op.inputs):
+            found = _look(scene, state, step, number, op, batches)
+            if found is not None:
+                return found, op
+        elif (weight := _bad_input(scene)) is not None:
+            return _look(scene, state, step, number, op, batches, weight) or _bare(op, weight), op
+    return None
+
+
+def nearest_to_limit(scene: Scene, state: State, step: int) -> tuple[Op, float] | None:
+    """The forward operation of a finite step whose output came nearest to its dtype's limit, and its share of it."""
+    scan = OpScan(scene.training.model)
+    with scan.running():
+        scene.measure(state, step)
+    values = scan.values()
+    shares = [
+        (values[op.output] / limit_of(op.dtype), number)
+        for number, op in enumerate(scan.ops)
+        if op.dtype == torch.float16 and op.key[2] == "forward" and not (op.is_fill or op.is_view)
+    ]
+    if not shares:
+        return None
+    share, number = max(shares)
+    return scan.ops[number], share
+
+
+def limit_of(dtype: torch.dtype) -> float:
+    """Largest finite number of ``dtype``."""
+    return float(torch.finfo(dtype).max)
+
+
+def plain_name(module: str) -> str:
+    """The module's name in the model as loaded, without what PEFT puts around it."""
+    name = module.removeprefix(_PEFT_PREFIX)
+    return name.replace(".base_layer", "").replace(".default", "")
+
+
+def _look(
+    scene: Scene, state: State, step: int, number: int, op: Op, batches: list[Batch], weight: str | None = None
+) -> Location | None:
+    """Run the step again and look at operation ``number``; ``None`` where it only writes a mask."""
+    found: list[Location | None] = []
+
+    def inspect(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
+        floats = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.is_floating_point()]
+        sizes = tuple(float(largest(each)) for each in floats if each.numel())
+        true = None if weight is not None else _true_largest(func, args, kwargs)
+        result = run()
+        output = next(each for each in tree_leaves(result) if isinstance(each, torch.Tensor))
+        is_mask = any(size >= _MASK for size in sizes)
+        found.append(None if is_mask else _described(scene, op, output, sizes, true, batches[op.micro], weight))
+        return result
+
+    scan = OpScan(scene.training.model, stop_at=number, inspect=inspect)
+    with scan.running():
+        scene.measure(state, step)
+    return found[0] if found else None
+
+
+def _described(
+    scene: Scene, op: Op, output: torch.Tensor, sizes: tuple[float, ...], true: float | None, batch: Batch,
+    weight: str | None,
+) -> Location:  # fmt: skip
+    finite = torch.isfinite(output)
+    bad = int((~finite).sum())
+    first = int((~finite).flatten().to(torch.uint8).argmax())
+    row, position = _token_of(output.shape, first, batch) if bad else (None, None)
+    kept = output[finite].abs().max() if bad < output.numel() else None
+    return Location(
+        module=plain_name(op.key[0]),
+        op=op.key[1],
+        phase=op.key[2],
+        dtype=str(op.dtype).removeprefix("torch."),
+        limit=limit_of(op.dtype),
+        input_absmax=sizes,
+        output_absmax=None if kept is None else float(kept),
+        true_absmax=true,
+        num_non_finite=bad,
+        num_values=output.numel(),
+        example_id=_example_of(batch, row, position),
+        position=position,
+        token=_token(scene, batch, row, position),
+        weight=weight,
+    )
+
+
+def _bare(op: Op, weight: str) -> Location:
+    return Location(
+        module=plain_name(op.key[0]), op=op.key[1], phase=op.key[2], dtype=str(op.dtype).removeprefix("torch."),
+        limit=limit_of(op.dtype), input_absmax=(), output_absmax=None, true_absmax=None, num_non_finite=0,
+        num_values=0, weight=weight,
+    )  # fmt: skip
+
+
+def _bad_input(scene: Scene) -> str | None:
+    """The frozen or trained weight that is itself not finite, if one is."""
+    for name, weight in scene.training.model.named_parameters():
+        if weight.is_floating_point() and not bool(torch.isfinite(largest(weight))):
+            return plain_name(name)
+    return None
+
+
+def _true_largest(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+    """Largest |y| of the operation on the same inputs in fp64; ``None`` where it cannot be run so."""
+    name = func._schema.name
+    if name.startswith("bitsandbytes::"):
+        return None
+    try:
+        if "scaled_dot_product" in name:
+            return None if "backward" in name else float(largest(_attention(func, args, kwargs)))
+        if name in ("aten::_to_copy", "aten::to", "aten::copy_"):
+            return float(largest(args[-1] if name == "aten::copy_" else args[0]))
+        wide = {key: value for key, value in kwargs.items() if key != "dtype"}
+        result = func(*tree_map(_doubled, args), **tree_map(_doubled, wide))
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+    output = next((each for each in tree_leaves(result) if isinstance(each, torch.Tensor)), None)
+    return None if output is None else float(torch.linalg.vector_norm(output, math.inf))
+
+
+def _attention(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """Attention written out, in fp64, from the arguments of one of torch's kernels."""
+    named = {argument.name: argument.default_value for argument in func._schema.arguments}
+    named |= dict(zip(named, args, strict=False)) | kwargs
+    bias = named.get("attn_bias", named.get("attn_mask"))
+    result: torch.Tensor = torch.ops.aten._scaled_dot_product_attention_math(
+        *(_doubled(named[part]) for part in ("query", "key", "value")),
+        _doubled(bias),
+        0.0,
+        bool(named.get("is_causal", False)),
+        None,
+        scale=named.get("scale"),
+    )[0]
+    return result
+
+
+def _doubled(value: Any) -> Any:
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _token_of(shape: torch.Size, index: int, batch: Batch) -> tuple[int | None, int | None]:
+    """Row and position of the flat ``index`` where the shape shows which axes those are."""
+    rows, tokens = batch.input_ids.shape
+    place = [int(each) for each in torch.unravel_index(torch.tensor(index), tuple(shape))] if shape else []
+    if shape and shape[0] == rows * tokens:
+        return divmod(place[0], tokens)
+    if len(shape) >= 2 and shape[0] == rows:
+        axis = next((axis for axis in range(1, len(shape)) if shape[axis] == tokens), None)
+        return (place[0], None) if axis is None else (place[0], place[axis])
+    return None, None
+
+
+def _token(scene: Scene, batch: Batch, row: int | None, position: int | None) -> str | None:
+    if row is None or position is None:
+        return None
+    text: str = scene.session.tokenizer.decode([int(batch.input_ids[row, position])])
+    return text
+
+
+def _example_of(batch: Batch, row: int | None, position: int | None) -> str | None:
+    """In a pack the documents lie in one row, each beginning at position 0."""
+    if row is None:
+        return None
+    if batch.position_ids is None:
+        return batch.example_ids[row]
+    if position is None:
+        return None
+    begun = int((batch.position_ids[0, : position + 1] == 0).sum())
+    return batch.example_ids[begun - 1]

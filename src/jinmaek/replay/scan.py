@@ -1,0 +1,150 @@
+"""Every operation of a step, forward and backward, with how large its inputs and outputs became.
+
+A dispatch mode sees what torch runs below modules and autograd: the products inside attention, casts, gradients.
+Nothing waits for the device until :meth:`OpScan.values` asks for all the numbers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.module_tracker import ModuleTracker
+from torch.utils.weak import WeakIdKeyDictionary
+
+from jinmaek.core.verdict import Phase
+
+# What fills in infinities on purpose (masks), or returns memory that nobody has written yet.
+_FILLS = ("masked_fill", "where", "full", "fill", "scalar_tensor", "empty", "triu", "tril", "zeros", "ones")
+_VIEWS = ("aten._unsafe_view", "aten._reshape_alias", "aten.detach", "aten.lift_fresh")
+_LOW = (torch.float16, torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation. ``inputs`` and ``output`` are places in :meth:`OpScan.values`: largest |x|, NaN if any is.
+
+    ``key`` names it across steps: module, operation, phase, and which of the like ones in this microbatch.
+    """
+
+    key: tuple[str, str, Phase, int]
+    micro: int
+    dtype: torch.dtype
+    inputs: tuple[int, ...]
+    output: int
+    is_fill: bool
+    is_view: bool
+
+
+class OpScan(TorchDispatchMode):
+    """Records every operation while active. ``stop_at`` calls ``inspect`` at one of them, with its arguments."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        stop_at: int | None = None,
+        inspect: Callable[[Any, tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any] | None = None,
+        watch: tuple[str, str, Phase, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.ops: list[Op] = []
+        self._model = model
+        self._stop_at = stop_at
+        self._inspect = inspect
+        self._watch = watch
+        self._values: list[torch.Tensor] = []
+        self._known: Any = WeakIdKeyDictionary()  # tensor -> place of its value
+        self._counts: Counter[tuple[str, str, Phase]] = Counter()
+        self._tracker = ModuleTracker()
+        self._micro = -1
+
+    @contextmanager
+    def running(self) -> Iterator[OpScan]:
+        """Within, operations are recorded."""
+        handle = self._model.register_forward_pre_hook(self._next_microbatch)
+        try:
+            with self._tracker, self:
+                yield self
+        finally:
+            handle.remove()
+
+    def values(self) -> list[float]:
+        """All largest |x|; the host waits for the device here."""
+        return [] if not self._values else torch.stack(self._values).tolist()
+
+    def _next_microbatch(self, *_: Any) -> None:
+        self._micro += 1
+        self._counts.clear()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = f"{func.namespace}.{func._schema.name.partition('::')[2]}"
+        phase: Phase = "backward" if self._tracker.is_bw else "forward"
+        module = self._module()
+        place = (module, name, phase)
+        key = (*place, self._counts[place])
+        self._counts[place] += 1
+        if self._watch is not None and key != self._watch:
+            return func(*args, **kwargs)
+        number = len(self.ops)
+        given = [] if self._watch else tree_leaves((args, kwargs))
+        inputs = tuple(self._place(each) for each in given if _counts(each))
+        if number == self._stop_at and self._inspect is not None:
+            result = self._inspect(func, args, kwargs, lambda: func(*args, **kwargs))
+        else:
+            result = func(*args, **kwargs)
+        self._note(key, result, inputs, name, is_view=func.is_view or name in _VIEWS)
+        return result
+
+    def _note(
+        self, key: tuple[str, str, Phase, int], result: Any, inputs: tuple[int, ...], name: str, *, is_view: bool
+    ) -> None:
+        outputs = [each for each in tree_leaves(result) if _counts(each)]
+        for output in outputs[:1]:
+            # A view shares its values with what it was made of; an operation in place made new ones.
+            value = inputs[0] if is_view and inputs else self._add(output)
+            self._known[output] = value
+            is_fill = any(part in name.partition(".")[2] for part in _FILLS)
+            self.ops.append(Op(key, self._micro, output.dtype, inputs, value, is_fill, is_view))
+        for output in outputs[1:]:
+            self._known[output] = self._add(output)
+
+    def _place(self, tensor: torch.Tensor) -> int:
+        if tensor not in self._known:
+            self._known[tensor] = self._add(tensor)
+        return int(self._known[tensor])
+
+    def _add(self, tensor: torch.Tensor) -> int:
+        self._values.append(largest(tensor))
+        return len(self._values) - 1
+
+    def _module(self) -> str:
+        """The innermost module at work; what two of one depth have in common where several are."""
+        names = [name for name in self._tracker.parents if name != "Global"]
+        if not names:
+            return ""
+        depth = max(name.count(".") for name in names)
+        deepest = [name.split(".") for name in names if name.count(".") == depth]
+        common = os.path.commonprefix(deepest)
+        return ".".join(common[1:])
+
+
+@torch.no_grad()
+def largest(tensor: torch.Tensor) -> torch.Tensor:
+    """Largest |x|, fp32 []; NaN if any is NaN."""
+    return torch.linalg.vector_norm(tensor.detach(), float("inf")).float()
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in _LOW and value.numel() > 0 and not value.is_meta
