@@ -22,6 +22,7 @@ MESSAGES = sorted((SOURCE / "core" / "messages").glob("*.toml"))
 ERRORS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 SPEAKERS = ERRORS | {"say", "_say", "Problem", "Conflict"}
 SECTIONS = {key.partition(".")[0] for key in catalogue()}
+PROOF_SECTIONS = ("proof_cause", "proof_arm", "proof_not_run", "proof_lost", "proof_difference")
 
 
 def called(node):
@@ -80,6 +81,14 @@ def families():
         "rule.": {rule.name for rule in RULES} | {"hidden-schedule-change"},
         "needs.": names_in("needs") & texts_of("detect"),
         "lookalike.": names_in("lookalike") & (texts_of("detect") | excluded()),
+        "proof_headline.": literal("core/verdict.py", "Outcome"),
+        "proof_line.": literal("core/verdict.py", "Outcome"),
+        "proof_symptom.": literal("core/verdict.py", "Symptom"),
+        "proof_outcome.": literal("core/verdict.py", "TrialOutcome"),
+        "proof_status.": literal("core/verdict.py", "Status"),
+        "proof_phase.": literal("core/verdict.py", "Phase"),
+        # Said by names that only a replay knows: test_verdict_telling.py holds these to their lists.
+        **{f"{section}.": names_in(section) for section in PROOF_SECTIONS},
     }
 
 

@@ -2,5 +2,20 @@
 
 from jinmaek.explain.telling import explain, ruled_out
 from jinmaek.explain.told import Measure, RuledOut, ToldDiagnosis, ToldFinding, ToldRule
+from jinmaek.explain.verdict import tell, verdict_line
+from jinmaek.explain.verdict_told import ToldCause, ToldTrial, ToldVerdict
 
-__all__ = ["Measure", "RuledOut", "ToldDiagnosis", "ToldFinding", "ToldRule", "explain", "ruled_out"]
+__all__ = [
+    "Measure",
+    "RuledOut",
+    "ToldCause",
+    "ToldDiagnosis",
+    "ToldFinding",
+    "ToldRule",
+    "ToldTrial",
+    "ToldVerdict",
+    "explain",
+    "ruled_out",
+    "tell",
+    "verdict_line",
+]

@@ -15,7 +15,7 @@ MOST_ITEMS = 6  # of a list in a sentence
 
 _NOT_FINITE = {"nan": "NaN", "infinity": "inf", "inf": "inf", "-infinity": "-inf", "-inf": "-inf"}
 _DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64"}
-_PLAIN = ("step", "first_departure", "bit")  # names of numbers that are no amounts: no thousands separators
+_PLAIN = ("step", "first_departure", "bit", "example", "examples")  # numbers that are names: no thousands separators
 
 
 def number(value: Any) -> str:
@@ -120,7 +120,7 @@ def _worded(name: str, value: str, lang: Lang) -> str | None:
         "lost": f"proof_lost.{value}",
         "earlier_outcome": f"proof_outcome.{value}",
     }.get(name)
-    return say(key, lang) if key in catalogue() else None
+    return say(key, lang) if key is not None and key in catalogue() else None
 
 
 def listed(items: Iterable[str]) -> str:
@@ -148,7 +148,7 @@ def seen(cause: str, facts: Mapping[str, Any], told: frozenset[str], lang: Lang)
         news = name in yes_or_no if not used else used <= set(known) and not used <= done
         if news:
             done |= used
-            sentences.append(capital(say(key, lang, **known)))
+            sentences.append(say(key, lang, **known))
     return tuple(sentences)
 
 

@@ -18,7 +18,6 @@ from jinmaek.ingest.jinmaek_run import note_manifest
 from jinmaek.pulse.alarms import Alarms
 from jinmaek.pulse.card import write_card
 from jinmaek.pulse.listener import RunListener
-from jinmaek.training.manifest import check_same, make_manifest
 from jinmaek.pulse.recorder import Recorder, SkipGuard
 from jinmaek.pulse.result import End, RunResult
 from jinmaek.store import RunDirectory, StepWriter, read_steps
@@ -28,7 +27,9 @@ from jinmaek.training.captures import Captures
 from jinmaek.training.checkpoint import list_checkpoints, load_checkpoint, save_adapter, write_whole
 from jinmaek.training.determinism import repeatable
 from jinmaek.training.loop import Loop
+from jinmaek.training.manifest import check_same, make_manifest
 from jinmaek.training.model import choose_device
+from jinmaek.training.optimizer_check import require_sound
 from jinmaek.training.session import Session, load_session_data, make_session
 
 RUNS = Path("runs")
@@ -100,6 +101,7 @@ def resume(
 @contextmanager
 def _prepared(recipe: Recipe, listener: RunListener) -> Iterator[tuple[Session, str]]:
     """Data, then model; within, kernels repeat to the bit if the recipe wants it."""
+    require_sound(recipe.optim, choose_device())
     listener.on_phase("reading_data")
     loaded = load_session_data(recipe)
     with repeatable(recipe.train.deterministic, choose_device()) as determinism:

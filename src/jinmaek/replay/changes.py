@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -109,13 +110,24 @@ def reference_dequantisation(training: Training) -> Iterator[None]:
 @contextmanager
 def value_replaced(weight: torch.Tensor, index: int, value: float) -> Iterator[None]:
     """One stored number of the frozen base, by flat ``index``, replaced."""
-    flat = weight.data.view(-1)
+    flat = weight.view(-1)
     before = flat[index].clone()
     try:
         flat[index] = value
         yield
     finally:
         flat[index] = before
+
+
+@contextmanager
+def without_non_finite(weight: torch.Tensor) -> Iterator[None]:
+    """A stored tensor of the frozen base with 0 for everything in it that is not finite."""
+    before = weight.clone()
+    try:
+        torch.nan_to_num_(weight, nan=0.0, posinf=0.0, neginf=0.0)
+        yield
+    finally:
+        weight.copy_(before)
 
 
 def with_weights(state: State, weights: Mapping[str, torch.Tensor]) -> State:
@@ -137,6 +149,7 @@ def lr_times(training: Training, factor: Callable[[int], float]) -> Iterator[Non
     optimizer = training.optimizer
     step = optimizer.step
 
+    @functools.wraps(step)  # the schedule looks for the mark that it put on the method
     def slower() -> None:
         rates = [group["lr"] for group in optimizer.param_groups]
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -149,4 +162,4 @@ def lr_times(training: Training, factor: Callable[[int], float]) -> Iterator[Non
         optimizer.step = slower  # type: ignore[method-assign,assignment]
         yield
     finally:
-        del optimizer.step
+        optimizer.step = step  # type: ignore[method-assign]

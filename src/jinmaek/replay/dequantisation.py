@@ -58,7 +58,7 @@ def reference_linear(layer: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]
     def forward(x: torch.Tensor) -> torch.Tensor:
         dtype: Any = layer.compute_dtype or x.dtype
         with torch.autocast(x.device.type, enabled=False):
-            product: torch.Tensor = _ReferenceProduct.apply(x.to(dtype), layer.weight, dtype)
+            product: torch.Tensor = _ReferenceProduct.apply(x.to(dtype), layer.weight, dtype)  # type: ignore[no-untyped-call]
             if layer.bias is not None:
                 product = product + layer.bias.to(dtype)  # type: ignore[operator]
         return product.to(x.dtype)

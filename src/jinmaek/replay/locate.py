@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,16 +29,16 @@ def locate(scene: Scene, state: State, step: int) -> tuple[Location, Op] | None:
     with scan.running():
         scene.measure(state, step)
     values = scan.values()
-    batches = scene.batches(step)
     for number, op in enumerate(scan.ops):
         if math.isfinite(values[op.output]) or op.is_fill or op.is_view:
             continue
         if all(math.isfinite(values[each]) for each in op.inputs):
-            found = _look(scene, state, step, number, op, batches)
-            if found is not None:
-                return found, op
-        elif (weight := _bad_input(scene)) is not None:
-            return _look(scene, state, step, number, op, batches, weight) or _bare(op, weight), op
+            found = _look(scene, state, step, number, op)
+        else:
+            weight = _bad_weight(scene)
+            found = None if weight is None else _look(scene, state, step, number, op, weight)
+        if found is not None:
+            return found, op
     return None
 
 
@@ -69,20 +70,20 @@ def plain_name(module: str) -> str:
     return name.replace(".base_layer", "").replace(".default", "")
 
 
-def _look(
-    scene: Scene, state: State, step: int, number: int, op: Op, batches: list[Batch], weight: str | None = None
-) -> Location | None:
+def _look(scene: Scene, state: State, step: int, number: int, op: Op, weight: str | None = None) -> Location | None:
     """Run the step again and look at operation ``number``; ``None`` where it only writes a mask."""
-    found: list[Location | None] = []
+    found: list[Location] = []
+    batch = scene.batches(step)[op.micro]
 
     def inspect(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
-        floats = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.is_floating_point()]
-        sizes = tuple(float(largest(each)) for each in floats if each.numel())
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.numel()]
+        sizes = tuple(float(largest(each)) for each in given if each.is_floating_point())
         true = None if weight is not None else _true_largest(func, args, kwargs)
         result = run()
         output = next(each for each in tree_leaves(result) if isinstance(each, torch.Tensor))
-        is_mask = any(size >= _MASK for size in sizes)
-        found.append(None if is_mask else _described(scene, op, output, sizes, true, batches[op.micro], weight))
+        if not any(size >= _MASK for size in sizes):
+            seen = _described(scene, op, output, batch)
+            found.append(replace(seen, input_absmax=sizes, true_absmax=true, weight=weight))
         return result
 
     scan = OpScan(scene.training.model, stop_at=number, inspect=inspect)
@@ -91,42 +92,29 @@ def _look(
     return found[0] if found else None
 
 
-def _described(
-    scene: Scene, op: Op, output: torch.Tensor, sizes: tuple[float, ...], true: float | None, batch: Batch,
-    weight: str | None,
-) -> Location:  # fmt: skip
+def _described(scene: Scene, op: Op, output: torch.Tensor, batch: Batch) -> Location:
     finite = torch.isfinite(output)
     bad = int((~finite).sum())
     first = int((~finite).flatten().to(torch.uint8).argmax())
     row, position = _token_of(output.shape, first, batch) if bad else (None, None)
-    kept = output[finite].abs().max() if bad < output.numel() else None
     return Location(
         module=plain_name(op.key[0]),
         op=op.key[1],
         phase=op.key[2],
         dtype=str(op.dtype).removeprefix("torch."),
         limit=limit_of(op.dtype),
-        input_absmax=sizes,
-        output_absmax=None if kept is None else float(kept),
-        true_absmax=true,
+        input_absmax=(),
+        output_absmax=float(output[finite].abs().max()) if bad < output.numel() else None,
+        true_absmax=None,
         num_non_finite=bad,
         num_values=output.numel(),
         example_id=_example_of(batch, row, position),
         position=position,
         token=_token(scene, batch, row, position),
-        weight=weight,
     )
 
 
-def _bare(op: Op, weight: str) -> Location:
-    return Location(
-        module=plain_name(op.key[0]), op=op.key[1], phase=op.key[2], dtype=str(op.dtype).removeprefix("torch."),
-        limit=limit_of(op.dtype), input_absmax=(), output_absmax=None, true_absmax=None, num_non_finite=0,
-        num_values=0, weight=weight,
-    )  # fmt: skip
-
-
-def _bad_input(scene: Scene) -> str | None:
+def _bad_weight(scene: Scene) -> str | None:
     """The frozen or trained weight that is itself not finite, if one is."""
     for name, weight in scene.training.model.named_parameters():
         if weight.is_floating_point() and not bool(torch.isfinite(largest(weight))):

@@ -6,7 +6,7 @@ Nothing waits for the device until :meth:`OpScan.values` asks for all the number
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +44,7 @@ class Op:
     is_view: bool
 
 
-class OpScan(TorchDispatchMode):
+class OpScan(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records every operation while active. ``stop_at`` calls ``inspect`` at one of them, with its arguments."""
 
     def __init__(
@@ -55,7 +55,7 @@ class OpScan(TorchDispatchMode):
         inspect: Callable[[Any, tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any] | None = None,
         watch: tuple[str, str, Phase, int] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ops: list[Op] = []
         self._model = model
         self._stop_at = stop_at
@@ -136,14 +136,15 @@ class OpScan(TorchDispatchMode):
             return ""
         depth = max(name.count(".") for name in names)
         deepest = [name.split(".") for name in names if name.count(".") == depth]
-        common = os.path.commonprefix(deepest)
-        return ".".join(common[1:])
+        common = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*deepest, strict=True))
+        return ".".join(parts[0] for parts in common).partition(".")[2]
 
 
 @torch.no_grad()
 def largest(tensor: torch.Tensor) -> torch.Tensor:
     """Largest |x|, fp32 []; NaN if any is NaN."""
-    return torch.linalg.vector_norm(tensor.detach(), float("inf")).float()
+    norm: torch.Tensor = torch.linalg.vector_norm(tensor.detach(), float("inf"))
+    return norm.float()
 
 
 def _counts(value: Any) -> bool:

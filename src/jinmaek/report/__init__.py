@@ -1,7 +1,8 @@
-"""A diagnosis on a terminal, as Markdown and as JSON."""
+"""A diagnosis, or the verdict of a replay, on a terminal, as Markdown and as JSON."""
 
 from jinmaek.report.json import as_json
 from jinmaek.report.markdown import as_markdown
 from jinmaek.report.terminal import print_diagnosis
+from jinmaek.report.verdict import print_verdict, verdict_json, verdict_markdown
 
-__all__ = ["as_json", "as_markdown", "print_diagnosis"]
+__all__ = ["as_json", "as_markdown", "print_diagnosis", "print_verdict", "verdict_json", "verdict_markdown"]

@@ -91,12 +91,17 @@ class RunDirectory:
         return self.path / "adapter"
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write ``run.json`` in one piece: it is either the old one or the new one, never half of one."""
-        text = json.dumps(plain(manifest), ensure_ascii=False, allow_nan=False, indent=2)
+        """Write ``run.json``."""
+        self.write_json(self.path / "run.json", manifest)
+
+    def write_json(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Write ``path`` in one piece: it is either the old one or the new one, never half of one."""
+        text = json.dumps(plain(facts), ensure_ascii=False, allow_nan=False, indent=2)
         with storage(self.path):
-            draft = self.path / ".run.json"
+            path.parent.mkdir(exist_ok=True)
+            draft = path.with_name(f".{path.name}")
             draft.write_text(text + "\n", encoding="utf-8")
-            draft.replace(self.path / "run.json")
+            draft.replace(path)
 
     def read_manifest(self) -> dict[str, Any]:
         """What :meth:`write_manifest` wrote.

@@ -1,0 +1,5 @@
+"""Run a step of a training again, exactly or with one thing changed, to find out why it failed."""
+
+from jinmaek.replay.prove import ProofListener, prove
+
+__all__ = ["ProofListener", "prove"]
