@@ -1,5 +1,6 @@
 """A diagnosis in words: what happened, since when, why, what to do, how to be sure; in Korean or English."""
 
+from jinmaek.explain.parting import ToldExplanation, ToldParting, tell_parting
 from jinmaek.explain.telling import explain, ruled_out
 from jinmaek.explain.told import Measure, RuledOut, ToldDiagnosis, ToldFinding, ToldRule
 from jinmaek.explain.verdict import tell, verdict_line
@@ -10,12 +11,15 @@ __all__ = [
     "RuledOut",
     "ToldCause",
     "ToldDiagnosis",
+    "ToldExplanation",
     "ToldFinding",
+    "ToldParting",
     "ToldRule",
     "ToldTrial",
     "ToldVerdict",
     "explain",
     "ruled_out",
     "tell",
+    "tell_parting",
     "verdict_line",
 ]

@@ -15,18 +15,18 @@ from jinmaek.explain.verdict_told import ToldCause, ToldTrial, ToldVerdict
 from jinmaek.explain.verdict_words import arm_name, capital, listed, number, printable, said_facts, seen
 
 UNTOUCHED = ("control", "repeat")  # trials that change nothing
+MOST_ALIKE = 3  # trials of one arm with one outcome that are told one by one
 ABSENT = ("", "None")  # what a difference calls a thing that is not there
 
 
 def tell(verdict: Verdict, lang: Lang) -> ToldVerdict:
     """The verdict in ``lang``."""
-    symptom = say(f"proof_symptom.{verdict.symptom}", lang)
     return ToldVerdict(
         run=verdict.run,
         step=verdict.step,
         lang=lang,
         outcome=verdict.outcome,
-        headline=say(f"proof_headline.{verdict.outcome}", lang, step=verdict.step, symptom=symptom),
+        headline=_headline(verdict, lang),
         summary=_summary(verdict, lang),
         control=told_control(verdict.control, lang),
         where=told_location(verdict.location, lang),
@@ -54,6 +54,13 @@ def cause_title(cause: str, lang: Lang) -> str:
     return say(key, lang) if key in catalogue() else cause
 
 
+def _headline(verdict: Verdict, lang: Lang) -> str:
+    if verdict.symptom == "none" and verdict.outcome == "CONFIRMED":
+        return say("proof.shown_without_symptom", lang, step=verdict.step)
+    symptom = say(f"proof_symptom.{verdict.symptom}", lang)
+    return say(f"proof_headline.{verdict.outcome}", lang, step=verdict.step, symptom=symptom)
+
+
 def _summary(verdict: Verdict, lang: Lang) -> str | None:
     confirmed = verdict.confirmed()
     if confirmed:
@@ -65,7 +72,7 @@ def _summary(verdict: Verdict, lang: Lang) -> str | None:
 
 def _without_cause(verdict: Verdict, lang: Lang) -> Iterator[str]:
     """What is left to say where nothing was shown."""
-    tried = any(trial.arm not in UNTOUCHED and trial.outcome != "not_run" for trial in verdict.trials)
+    tried = any(trial.arm not in UNTOUCHED and trial.outcome in ("fails", "heals") for trial in verdict.trials)
     if verdict.outcome == "NOT_REPRODUCED" and tried:
         yield say("proof.nothing_counts", lang)
     for status, key in (("refuted", "proof.ruled_out"), ("undecided", "proof.still_open")):
@@ -102,8 +109,8 @@ def _told_cause(cause: Cause, verdict: Verdict, lang: Lang) -> ToldCause:
         title=capital(cause_title(cause.id, lang)),
         sentence=_sentence(cause, lang),
         details=seen(cause.id, cause.facts, frozenset(told), lang),
-        rests_on=tuple(_became(trial, lang) for trial in trials),
-        measures=_measures(cause, lang) if cause.status == "confirmed" else (),
+        rests_on=_rests_on(trials, lang),
+        measures=_measures(cause, trials, lang) if cause.status == "confirmed" else (),
     )
 
 
@@ -116,11 +123,13 @@ def _sentence(cause: Cause, lang: Lang) -> str:
     return say(f"proof_status.{cause.status}", lang)
 
 
-def _measures(cause: Cause, lang: Lang) -> tuple[Measure, ...]:
-    """What to do; a line is left out if one of its numbers is absent."""
+def _measures(cause: Cause, trials: list[Trial], lang: Lang) -> tuple[Measure, ...]:
+    """What to do; a line is left out if one of its facts is absent."""
     key, known = f"proof_cause.{cause.id}_remedy", said_facts(cause.facts, lang)
     if key not in catalogue():
         return ()
+    healed = listed(arm_name(trial.arm, trial.facts, lang) for trial in trials if trial.outcome == "heals")
+    known |= {"healed_by": healed} if healed else {}
     absent = dict.fromkeys(placeholders(key) - set(known), "\0")
     lines = say(key, lang, **known, **absent).strip().splitlines()
     told = [line for line in lines if "\0" not in line]
@@ -136,14 +145,23 @@ def _trials_of(cause: Cause, verdict: Verdict) -> list[Trial]:
     return [trial for trial in found if trial.facts.get("example", example) == example]
 
 
-def _became(trial: Trial, lang: Lang) -> str:
-    """``bf16: healthy``."""
-    return f"{arm_name(trial.arm, trial.facts, lang)}: {_outcome(trial, lang)}"
+def _rests_on(trials: list[Trial], lang: Lang) -> tuple[str, ...]:
+    """``bf16: healthy``; many alike are told as one: ``without one example (× 8): fails``."""
+    alike: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        alike.setdefault((trial.arm, _outcome(trial, lang)), []).append(trial)
+    told = []
+    for (arm, outcome), group in alike.items():
+        if len(group) > MOST_ALIKE:
+            told.append(f"{arm_name(arm, {}, lang)} (× {len(group)}): {outcome}")
+        else:
+            told += [f"{arm_name(arm, trial.facts, lang)}: {outcome}" for trial in group]
+    return tuple(told)
 
 
 def _outcome(trial: Trial, lang: Lang) -> str:
     said, reason = say(f"proof_outcome.{trial.outcome}", lang), _reason(trial, lang)
-    return said if reason is None else f"{said} ({reason})"
+    return said if reason is None else f"{said}, {reason}"
 
 
 def _reason(trial: Trial, lang: Lang) -> str | None:

@@ -71,7 +71,8 @@ def module_name(module: str, lang: Lang) -> str:
 def arm_name(arm: str, facts: Mapping[str, Any], lang: Lang) -> str:
     """What a trial changed, in a few words; an arm that nobody has named keeps its id."""
     known = said_facts(facts, lang)
-    for key in (f"{arm}_with", arm):
+    fresh = (f"{arm}_fresh",) if facts.get("start_step") == 0 else ()
+    for key in (*fresh, f"{arm}_with", arm):
         if f"proof_arm.{key}" in catalogue():
             used = placeholders(f"proof_arm.{key}")
             if used <= set(known):
@@ -116,6 +117,7 @@ def _worded(name: str, value: str, lang: Lang) -> str | None:
     if name == "healed_by":
         return arm_name(value, {}, lang)
     key = {
+        "names": f"proof_difference.{value}",
         "phase": f"proof_phase.{value}",
         "lost": f"proof_lost.{value}",
         "earlier_outcome": f"proof_outcome.{value}",

@@ -41,6 +41,7 @@ def train(
     run_dir: str | Path | None = None,
     listener: RunListener | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    base: Any = None,
 ) -> RunResult:
     """Fine-tune as ``recipe`` says (a built-in name, a TOML file, or a Recipe) and record every step.
 
@@ -49,6 +50,7 @@ def train(
         run_dir: where the run is kept; by default ``runs/<recipe>-<time>``.
         listener: told of everything that happens.
         interrupted: asked before each step; true saves a checkpoint and ends the run.
+        base: the base model, if it is loaded already (without an adapter; ``make_session`` says more).
 
     Raises:
         JinmaekError: bad recipe, data or model, or a full disk. What was computed until then stays on disk.
@@ -57,7 +59,7 @@ def train(
     path = Path(run_dir) if run_dir is not None else RUNS / f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
     RunDirectory.check_free(path)
     listener = listener or RunListener()
-    with _prepared(chosen, listener) as (session, determinism):
+    with _prepared(chosen, listener, base) as (session, determinism):
         directory = RunDirectory.create(path)
         _check_room(session, path)
         manifest = make_manifest(session, determinism)
@@ -72,6 +74,7 @@ def resume(
     *,
     listener: RunListener | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    base: Any = None,
 ) -> RunResult:
     """Go on with a run from its last checkpoint, as if it had never stopped.
 
@@ -84,7 +87,7 @@ def resume(
     if any(event["end"] == "completed" for event in directory.read_events("end")):
         raise RunError("run.complete", path=directory.path)
     listener = listener or RunListener()
-    with _prepared(recipe_from_dict(manifest["recipe"]), listener) as (session, _):
+    with _prepared(recipe_from_dict(manifest["recipe"]), listener, base) as (session, _):
         check_same(manifest, session)
         kept = list_checkpoints(directory.checkpoints_path)
         done = load_checkpoint(session.training, kept[-1]) if kept else 0
@@ -99,14 +102,14 @@ def resume(
 
 
 @contextmanager
-def _prepared(recipe: Recipe, listener: RunListener) -> Iterator[tuple[Session, str]]:
+def _prepared(recipe: Recipe, listener: RunListener, base: Any) -> Iterator[tuple[Session, str]]:
     """Data, then model; within, kernels repeat to the bit if the recipe wants it."""
     require_sound(recipe.optim, choose_device())
     listener.on_phase("reading_data")
     loaded = load_session_data(recipe)
     with repeatable(recipe.train.deterministic, choose_device()) as determinism:
         listener.on_phase("loading_model")
-        yield make_session(recipe, loaded), determinism
+        yield make_session(recipe, loaded, base), determinism
 
 
 def _alarms(manifest: dict[str, Any]) -> Alarms:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from jinmaek.core.record import StepRecord
+from jinmaek.core.verdict import Trial
 from jinmaek.replay.case import Case, is_finite
 from jinmaek.replay.changes import lr_times, with_weights, without_dropout
 from jinmaek.training.optim import make_optimizer, make_schedule
@@ -17,6 +18,7 @@ from jinmaek.training.optimizer_check import check_optimizer
 from jinmaek.training.state import State, bring_to
 
 _LOWER = 0.1
+_NEWEST = 3  # snapshots tried
 _JUMP = 3.0  # times the usual lr
 
 
@@ -24,16 +26,42 @@ def adapter(case: Case) -> None:
     """The base alone (a fresh adapter adds nothing), and the adapter of the state that the replay started from."""
     fresh = with_weights(case.before, case.scene.fresh["weights"])
     case.try_arm("fresh_adapter", "adapter", lambda: case.measure(fresh))
-    start = case.start
-    if 0 < start["step"] < case.before["step"]:
-        earlier = with_weights(case.before, start["weights"])
-        facts = {"adapter_step": start["step"]}
-        case.try_arm("earlier_adapter", "adapter", lambda: case.measure(earlier), facts)
+    if case.failure.symptom in ("loss_spike", "gradient_spike"):
+        case.facts["base_losses"] = _base_losses(case, fresh)
+    if case.is_finite_symptom:
+        _start_before_the_rise(case)
+    elif case.start["step"] > 0:
+        _try_earlier(case, case.start)
     case.facts |= {
-        "norm_before": _added_norm(start),
+        "norm_before": _added_norm(case.start),
         "norm_now": _added_norm(case.before),
-        "start_step": start["step"],
+        "start_step": case.start["step"],
     }
+
+
+def _try_earlier(case: Case, state: State) -> Trial:
+    earlier = with_weights(case.before, state["weights"])
+    facts = {"adapter_step": state["step"]}
+    return case.try_arm("earlier_adapter", "adapter", lambda: case.measure(earlier), facts)
+
+
+def _start_before_the_rise(case: Case) -> None:
+    """A spike is judged by what had been learnt: histories begin with the newest state whose adapter is healthy."""
+    newest = [start for start in reversed(case.scene.starts(case.step)) if start.step > 0]
+    for start in newest[:_NEWEST]:
+        state = case.scene.state(start)
+        if _try_earlier(case, state).outcome == "heals":
+            case.start = state
+            return
+
+
+def _base_losses(case: Case, fresh: State) -> tuple[float, float] | None:
+    """The base's own loss on this step's examples, and its usual one on the next steps'."""
+    others = [trial.facts["other_step"] for trial in case.trials if trial.arm == "other_batch"]
+    here = case.measure(fresh).loss
+    usual = [case.measure(fresh, case.scene.batches(step)).loss for step in others]
+    known = [loss for loss in usual if loss is not None]
+    return (here, statistics.median(known)) if here is not None and known else None
 
 
 def dropout(case: Case) -> None:

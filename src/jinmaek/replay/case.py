@@ -34,17 +34,13 @@ class Case:
     failure: Failure
     replayed: Replayed
     before: State
+    start: State
     tell: Tell
     num_repeats: int = 1
     trials: list[Trial] = field(default_factory=list)
     location: Location | None = None
     headroom: Headroom | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def start(self) -> State:
-        """The state that histories begin with."""
-        return self.scene.state(self.replayed.start)
 
     def measure(self, state: State | None = None, batches: Sequence[Batch] | None = None) -> StepRecord:
         """The step on ``state`` (default: its own) and ``batches`` (default: its own)."""

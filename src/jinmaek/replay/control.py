@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jinmaek.core.record import StepRecord
 from jinmaek.core.verdict import Control
@@ -24,7 +24,8 @@ class Replayed:
     ``start`` is where it began; ``before`` the state just before the step (``None``: it could not be reached as
     recorded); ``reading`` the step itself; ``departure`` the first step that was not the recorded one when
     coming from ``departed_from``, an older start than the one that reproduced, if any; ``departed`` is that step
-    as replayed; ``repetitions`` are the step's readings on a device that does not repeat itself.
+    as replayed, ``before_departure`` the one before it; ``repetitions`` are the step's readings on a device that
+    does not repeat itself.
     """
 
     control: Control
@@ -34,26 +35,33 @@ class Replayed:
     departed_from: Start | None = None
     departure: int | None = None
     departed: StepRecord | None = None
+    before_departure: StepRecord | None = None
     repetitions: list[StepRecord] = field(default_factory=list)
 
 
 def run_control(scene: Scene, step: int, tell: Callable[[str], None]) -> Replayed:
     """Replay from the oldest affordable state up to ``step``; from a newer one where that departs from the record."""
-    starts = _affordable(scene, step)
     first: Replayed | None = None
-    for start in starts:
+    for start in _affordable(scene, step):
         if first is not None and first.departure is not None and start.step < first.departure:
             continue
         tell("control")
         found = _attempt(scene, start, step)
-        if found.departure is None:
-            if first is None:
-                return found
-            found.departed_from, found.departure, found.departed = first.start, first.departure, first.departed
+        if found.departure is None and first is None:
             return found
+        if found.departure is None and first is not None:
+            found.departed_from, found.departure, found.departed = first.start, first.departure, first.departed
+            found.before_departure = first.before_departure
+            return found if _repeats(scene, first) else _repeated(scene, found, step)
         first = first or found
     assert first is not None
-    return _without_reproduction(scene, first, step)
+    if _repeats(scene, first):
+        first.control = replace(first.control, repeats=True)
+        return first
+    for _ in scene.replay(scene.state(first.start), step - 1):
+        pass
+    first.before = scene.copy_state(step - 1)
+    return _repeated(scene, first, step)
 
 
 def _affordable(scene: Scene, step: int) -> list[Start]:
@@ -66,6 +74,7 @@ def _affordable(scene: Scene, step: int) -> list[Start]:
 
 def _attempt(scene: Scene, start: Start, step: int) -> Replayed:
     """Replay from ``start``; stops at the first step that is not the recorded one."""
+    last: StepRecord | None = None
     for reading in scene.replay(scene.state(start), step - 1):
         if not is_recorded(scene, reading):
             control = Control(
@@ -74,7 +83,10 @@ def _attempt(scene: Scene, start: Start, step: int) -> Replayed:
                 num_steps=reading.step - start.step,
                 first_departure=reading.step,
             )
-            return Replayed(control, start, None, reading, departure=reading.step, departed=reading)
+            return Replayed(
+                control, start, None, reading, departure=reading.step, departed=reading, before_departure=last
+            )
+        last = reading
     before = scene.copy_state(step - 1) if start.step < step - 1 else scene.state(start)
     reading = scene.update(before, step)
     same = is_recorded(scene, reading)
@@ -85,8 +97,9 @@ def _attempt(scene: Scene, start: Start, step: int) -> Replayed:
         first_departure=None if same else step,
         repeats=True if same else None,
     )
-    departed = None if same else reading
-    return Replayed(control, start, before, reading, departure=None if same else step, departed=departed)
+    if same:
+        return Replayed(control, start, before, reading)
+    return Replayed(control, start, before, reading, departure=step, departed=reading, before_departure=last)
 
 
 def is_recorded(scene: Scene, reading: StepRecord) -> bool:
@@ -95,32 +108,19 @@ def is_recorded(scene: Scene, reading: StepRecord) -> bool:
     return recorded is None or recorded.digest is None or recorded.digest == reading.digest
 
 
-def _without_reproduction(scene: Scene, found: Replayed, step: int) -> Replayed:
-    """Does the device repeat itself? If not: is the record within what repetitions differ by?"""
+def _repeats(scene: Scene, found: Replayed) -> bool:
+    """Whether two replays up to the departure agree to the bit."""
     assert found.departure is not None
-    again = _digests(scene, found.start, found.departure)
-    repeats = again == _digests(scene, found.start, found.departure)
-    if repeats:
-        return _with_control(found, repeats=True, spread=None)
-    for _ in scene.replay(scene.state(found.start), step - 1):
-        pass
-    found.before = scene.copy_state(step - 1)
+    return _digests(scene, found.start, found.departure) == _digests(scene, found.start, found.departure)
+
+
+def _repeated(scene: Scene, found: Replayed, step: int) -> Replayed:
+    """On a device that does not repeat itself: how far apart repetitions of the step are."""
+    assert found.before is not None
     found.repetitions = [scene.update(found.before, step) for _ in range(NUM_REPEATS)]
     found.reading = found.repetitions[0]
     spread = _spread([reading.loss for reading in found.repetitions])
-    return _with_control(found, repeats=False, spread=spread)
-
-
-def _with_control(found: Replayed, *, repeats: bool, spread: float | None) -> Replayed:
-    control = found.control
-    found.control = Control(
-        reproduced="no",
-        start_step=control.start_step,
-        num_steps=control.num_steps,
-        first_departure=control.first_departure,
-        repeats=repeats,
-        spread=spread,
-    )
+    found.control = replace(found.control, reproduced="no", repeats=False, spread=spread)
     return found
 
 

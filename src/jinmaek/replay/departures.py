@@ -6,6 +6,7 @@ several steps is not had by chance.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -82,22 +83,30 @@ def _try_loss(scene: Scene, state: State, resumed: int, shift: int, lost: str, t
 
 
 def changed_from_outside(scene: Scene, found: Replayed) -> Cause | None:
-    """The recorded run had other weights at the departure than its own steps make, and went on from those.
+    """The run had other weights at the departure than the update before it makes, and that update is as recorded.
 
-    Shown by two exact replays: one from before, which arrives at other weight norms than were recorded, and one
-    from the run's own later snapshot, which agrees with the record.
+    So what changed them was no step: memory, another program, a hand.
     """
-    if found.departed_from is None or found.departure is None or found.departed is None:
+    if found.departure is None or found.departed is None:
         return None
-    recorded = scene.records[found.departure].groups or {}
-    replayed = found.departed.groups or {}
-    changed = [name for name in recorded if repr(_norm(recorded[name])) != repr(_norm(replayed.get(name)))]
-    facts: dict[str, Any] = {"step": found.departure}
+    last, recorded_last = found.before_departure, scene.records.get(found.departure - 1)
+    if last is not None and recorded_last is not None and last.update_ratio != recorded_last.update_ratio:
+        return None
+    recorded, replayed = scene.records[found.departure].groups or {}, found.departed.groups or {}
+    changed = {name: (_norm(replayed.get(name)), _norm(stats)) for name, stats in recorded.items()}
+    changed = {name: norms for name, norms in changed.items() if repr(norms[0]) != repr(norms[1])}
     if not changed:
         return None
-    name = max(changed, key=lambda each: abs((_norm(recorded[each]) or 0) - (_norm(replayed.get(each)) or 0)))
-    facts |= {"tensor": name, "before": _norm(replayed.get(name)), "after": _norm(recorded[name])}
+    name = max(changed, key=lambda each: _distance(*changed[each]))
+    before, after = changed[name]
+    facts: dict[str, Any] = {"step": found.departure, "tensor": name, "before": before, "after": after}
     return Cause(id="outside_change", status="confirmed", trials=("control",), facts=facts)
+
+
+def _distance(before: float | None, after: float | None) -> float:
+    if before is None or after is None or math.isnan(after):
+        return math.inf
+    return abs(after - before)
 
 
 def _norm(stats: GroupStats | None) -> float | None:

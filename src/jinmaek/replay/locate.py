@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from jinmaek.core.verdict import Location
+from jinmaek.replay.dequantisation import dequantised
 from jinmaek.replay.scan import Op, OpScan, largest
 from jinmaek.replay.scene import Scene
 from jinmaek.training.batches import Batch
@@ -29,14 +30,14 @@ def locate(scene: Scene, state: State, step: int) -> tuple[Location, Op] | None:
     with scan.running():
         scene.measure(state, step)
     values = scan.values()
-    for number, op in enumerate(scan.ops):
+    for op in scan.ops:
         if math.isfinite(values[op.output]) or op.is_fill or op.is_view:
             continue
         if all(math.isfinite(values[each]) for each in op.inputs):
-            found = _look(scene, state, step, number, op)
+            found = _look(scene, state, step, op)
         else:
             weight = _bad_weight(scene)
-            found = None if weight is None else _look(scene, state, step, number, op, weight)
+            found = None if weight is None else _look(scene, state, step, op, weight)
         if found is not None:
             return found, op
     return None
@@ -70,15 +71,15 @@ def plain_name(module: str) -> str:
     return name.replace(".base_layer", "").replace(".default", "")
 
 
-def _look(scene: Scene, state: State, step: int, number: int, op: Op, weight: str | None = None) -> Location | None:
-    """Run the step again and look at operation ``number``; ``None`` where it only writes a mask."""
+def _look(scene: Scene, state: State, step: int, op: Op, weight: str | None = None) -> Location | None:
+    """Run the step again and look at ``op``; ``None`` where it only writes a mask."""
     found: list[Location] = []
     batch = scene.batches(step)[op.micro]
 
     def inspect(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.numel()]
         sizes = tuple(float(largest(each)) for each in given if each.is_floating_point())
-        true = None if weight is not None else _true_largest(func, args, kwargs)
+        true = None if weight is not None else _true_largest(scene, op, func, args, kwargs)
         result = run()
         output = next(each for each in tree_leaves(result) if isinstance(each, torch.Tensor))
         if not any(size >= _MASK for size in sizes):
@@ -86,7 +87,7 @@ def _look(scene: Scene, state: State, step: int, number: int, op: Op, weight: st
             found.append(replace(seen, input_absmax=sizes, true_absmax=true, weight=weight))
         return result
 
-    scan = OpScan(scene.training.model, stop_at=number, inspect=inspect)
+    scan = OpScan(scene.training.model, stop_at=op, inspect=inspect)
     with scan.running():
         scene.measure(state, step)
     return found[0] if found else None
@@ -122,22 +123,38 @@ def _bad_weight(scene: Scene) -> str | None:
     return None
 
 
-def _true_largest(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
+def _true_largest(scene: Scene, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
     """Largest |y| of the operation on the same inputs in fp64; ``None`` where it cannot be run so."""
     name = func._schema.name
-    if name.startswith("bitsandbytes::"):
-        return None
     try:
+        if name.startswith("bitsandbytes::"):
+            return _four_bit(scene.training.model.get_submodule(op.key[0]), name, args)
         if "scaled_dot_product" in name:
             return None if "backward" in name else float(largest(_attention(func, args, kwargs)))
         if name in ("aten::_to_copy", "aten::to", "aten::copy_"):
             return float(largest(args[-1] if name == "aten::copy_" else args[0]))
         wide = {key: value for key, value in kwargs.items() if key != "dtype"}
         result = func(*tree_map(_doubled, args), **tree_map(_doubled, wide))
-    except (RuntimeError, NotImplementedError, TypeError):
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError):
         return None
     output = next((each for each in tree_leaves(result) if isinstance(each, torch.Tensor)), None)
     return None if output is None else float(torch.linalg.vector_norm(output, math.inf))
+
+
+def _four_bit(layer: Any, name: str, args: tuple[Any, ...]) -> float | None:
+    """The 4-bit layer's matrix, or its product with the input, from the definition of the codes."""
+    if not hasattr(layer.weight, "quant_state"):
+        return None
+    matrix = dequantised(layer.weight)
+    if "dequantize" in name:
+        return float(largest(matrix))
+    x = next((each for each in args if isinstance(each, torch.Tensor) and each.is_floating_point()), None)
+    if x is None or x.shape[-1] != matrix.shape[1]:
+        return None
+    product = x.double() @ matrix.double().t()
+    if layer.bias is not None:
+        product += layer.bias.double()
+    return float(largest(product))
 
 
 def _attention(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ from jinmaek.replay.locate import locate, nearest_to_limit
 from jinmaek.replay.reason import Evidence, causes, outcome_of
 from jinmaek.replay.scene import Scene, differences, opened
 from jinmaek.replay.symptom import Failure, choose_step, failures
-from jinmaek.training.session import Session
 
 _SAME_LOSS = 3.0  # times the spread of repetitions within which a recorded loss counts as one of them
 
 
-@dataclass(slots=True)
 class ProofListener:
     """Whoever watches a proof; every method may be overridden."""
 
@@ -44,11 +42,17 @@ def prove(
     *,
     step: int | None = None,
     listener: ProofListener | None = None,
-    session: Session | None = None,
+    base: Any = None,
 ) -> Verdict:
     """Find out by replay why step ``step`` of a run failed (by default: the step where the gravest fault began).
 
     The verdict is also written to ``captures/verdict-NNNNNNNN.json`` and noted in ``events.jsonl``.
+
+    Args:
+        run_dir: the run.
+        step: the step to prove.
+        listener: told how it goes.
+        base: the run's base model, if it is loaded already (without an adapter).
 
     Raises:
         RunError: no such run or step, nothing failed, or no state to start from.
@@ -57,7 +61,7 @@ def prove(
     listener = listener or ProofListener()
     started = time.perf_counter()
     listener.on_phase("loading_model")
-    with opened(Path(run_dir), session) as scene:
+    with opened(Path(run_dir), base) as scene:
         chosen, failure = _chosen(scene, step)
         listener.on_step(chosen)
         verdict = _proved(scene, chosen, failure, listener, started)
@@ -90,7 +94,7 @@ def _proved(scene: Scene, step: int, failure: Failure, listener: ProofListener, 
     if control.reproduced != "no" and replayed.before is not None:
         repeats = len(replayed.repetitions) or 1
         tell = listener.on_trial
-        case = Case(scene, step, failure, replayed, replayed.before, tell, repeats, trials)
+        case = Case(scene, step, failure, replayed, replayed.before, scene.state(replayed.start), tell, repeats, trials)
         _investigate(case, listener)
         found += causes(Evidence(failure.symptom, case.trials, case.location, case.facts))
     found += _why_not_reproduced(scene, control, replayed, failure, known=bool(found))
@@ -132,14 +136,7 @@ def _judged(scene: Scene, step: int, failure: Failure, replayed: Replayed) -> Co
     )
     if failure.symptom != "none" and not all(shown):
         near = False
-    return Control(
-        reproduced="within_spread" if near else "no",
-        start_step=control.start_step,
-        num_steps=control.num_steps,
-        first_departure=control.first_departure,
-        repeats=False,
-        spread=control.spread,
-    )
+    return replace(control, reproduced="within_spread" if near else "no")
 
 
 def _control_trial(control: Control, reading: StepRecord, failure: Failure) -> Trial:
@@ -164,7 +161,12 @@ def _investigate(case: Case, listener: ProofListener) -> None:
             op, share = nearest
             case.headroom = headroom_of(case, op, share)
         return
-    case.facts |= {"level": case.failure.level, "loss_scale": case.replayed.reading.loss_scale}
+    reading = case.replayed.reading
+    case.facts |= {
+        "level": case.failure.level,
+        "loss_scale": reading.loss_scale,
+        "recorded_loss": reading.loss,
+    }
     case.facts["update_beyond_bound"] = case.failure.symptom == "update_beyond_bound"
     operation = None
     if not case.is_finite_symptom:
@@ -174,7 +176,7 @@ def _investigate(case: Case, listener: ProofListener) -> None:
             case.location, operation = located
     listener.on_phase("arms")
     _try_arms(case)
-    if case.outcome("fresh_adapter") == "heals" or case.failure.symptom == "update_beyond_bound":
+    if case.healed("fresh_adapter", "earlier_adapter") or case.failure.symptom == "update_beyond_bound":
         listener.on_phase("history")
         arms_adapter.history(case)
     if operation is not None and case.location is not None and _can_be_watched(case.location):

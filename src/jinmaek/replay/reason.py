@@ -103,7 +103,8 @@ def _kernel(evidence: Evidence) -> Cause | None:
         "limit": place.limit if place else None,
         "healed_by": healed,
     }
-    wide_fails = bool(evidence.failed("fp32") or (evidence.is_finite and evidence.failed("bf16")))
+    # A step in fp32 has no wider dtype to be tried.
+    wide_fails = bool(evidence.failed("fp32")) or not (evidence.named("fp32") or evidence.named("bf16"))
     if evidence.is_finite or in_range or wide_fails:
         return _cause("kernel", "confirmed", healed, facts)
     # Beyond the range by true arithmetic: another kernel only orders the same overflow differently.
@@ -166,12 +167,19 @@ def _example(evidence: Evidence) -> Cause | None:
         facts, arms = _needed_facts(evidence, needed), ["without_example", "only_example"]
     if not needed:
         return _cause("example", "refuted", arms, {})
-    hard = evidence.symptom in ("loss_spike", "gradient_spike") and evidence.failed("fresh_adapter")
-    if hard:
-        base = evidence.named("fresh_adapter")[0]
-        facts |= {"base_loss": base.loss, "typical_loss": evidence.facts.get("level")}
-        return _cause("hard_example", "confirmed", [*arms, "fresh_adapter"], facts)
+    if (hard := _hard_for_base(evidence)) is not None:
+        return _cause("hard_example", "confirmed", [*arms, "fresh_adapter"], {**facts, **hard})
     return _cause("example", "confirmed", arms, facts)
+
+
+def _hard_for_base(evidence: Evidence) -> dict[str, Any] | None:
+    """A spike of which the untouched base shows at least half, over its own usual loss: the text is hard."""
+    losses, level = evidence.facts.get("base_losses"), evidence.facts.get("level")
+    loss = evidence.facts.get("recorded_loss")
+    if losses is None or level is None or loss is None or evidence.symptom != "loss_spike":
+        return None
+    here, usual = losses
+    return {"base_loss": here, "typical_loss": usual} if here - usual >= (loss - level) / 2 else None
 
 
 def _needed_facts(evidence: Evidence, needed: Sequence[Trial]) -> dict[str, Any]:
@@ -200,9 +208,9 @@ def _same_examples(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _adapter(evidence: Evidence) -> Cause | None:
     if not evidence.named("fresh_adapter"):
         return None
-    if not evidence.healed("fresh_adapter"):
+    if not evidence.healed("fresh_adapter", "earlier_adapter"):
         return _cause("adapter", "refuted", ["fresh_adapter"], {})
-    earlier = evidence.named("earlier_adapter")
+    earlier = sorted(evidence.named("earlier_adapter"), key=lambda trial: trial.outcome != "heals")
     facts = {name: evidence.facts.get(name) for name in ("norm_before", "norm_now", "start_step")}
     if earlier:
         facts |= {"earlier_step": earlier[0].facts.get("adapter_step"), "earlier_outcome": earlier[0].outcome}
@@ -244,7 +252,7 @@ def _lr(evidence: Evidence) -> Cause | None:
 
 def _base(evidence: Evidence, found: Sequence[Cause]) -> list[Cause]:
     """The base alone fails, and nothing about this step, its kernels or its stored numbers says why."""
-    if not evidence.failed("fresh_adapter"):
+    if evidence.is_finite or not evidence.failed("fresh_adapter"):
         return []
     special = {"example", "hard_example", "kernel", "loss_scale", "bad_weight", "outlier_weight"}
     if any(cause.id in special and cause.status == "confirmed" for cause in found):

@@ -6,7 +6,6 @@ Nothing waits for the device until :meth:`OpScan.values` asks for all the number
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +16,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.module_tracker import ModuleTracker
 from torch.utils.weak import WeakIdKeyDictionary
 
 from jinmaek.core.verdict import Phase
+from jinmaek.replay.modules import ModulesAtWork, phase_now
 
 # What fills in infinities on purpose (masks), or returns memory that nobody has written yet.
 _FILLS = ("masked_fill", "where", "full", "fill", "scalar_tensor", "empty", "triu", "tril", "zeros", "ones")
@@ -51,7 +50,7 @@ class OpScan(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         model: nn.Module,
         *,
-        stop_at: int | None = None,
+        stop_at: Op | None = None,
         inspect: Callable[[Any, tuple[Any, ...], dict[str, Any], Callable[[], Any]], Any] | None = None,
         watch: tuple[str, str, Phase, int] | None = None,
     ) -> None:
@@ -62,9 +61,9 @@ class OpScan(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._inspect = inspect
         self._watch = watch
         self._values: list[torch.Tensor] = []
-        self._known: Any = WeakIdKeyDictionary()  # tensor -> place of its value
+        self._known: Any = WeakIdKeyDictionary()  # tensor -> place of its value, and the version it was taken at
         self._counts: Counter[tuple[str, str, Phase]] = Counter()
-        self._tracker = ModuleTracker()
+        self._place_of = ModulesAtWork(model)
         self._micro = -1
 
     @contextmanager
@@ -72,7 +71,7 @@ class OpScan(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Within, operations are recorded."""
         handle = self._model.register_forward_pre_hook(self._next_microbatch)
         try:
-            with self._tracker, self:
+            with self._place_of.tracked(), self:
                 yield self
         finally:
             handle.remove()
@@ -90,17 +89,15 @@ class OpScan(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         name = f"{func.namespace}.{func._schema.name.partition('::')[2]}"
-        phase: Phase = "backward" if self._tracker.is_bw else "forward"
-        module = self._module()
-        place = (module, name, phase)
+        place = (self._place_of.module(), name, phase_now())
         key = (*place, self._counts[place])
         self._counts[place] += 1
         if self._watch is not None and key != self._watch:
             return func(*args, **kwargs)
-        number = len(self.ops)
         given = [] if self._watch else tree_leaves((args, kwargs))
         inputs = tuple(self._place(each) for each in given if _counts(each))
-        if number == self._stop_at and self._inspect is not None:
+        stop = self._stop_at
+        if self._inspect is not None and stop is not None and (key, self._micro) == (stop.key, stop.micro):
             result = self._inspect(func, args, kwargs, lambda: func(*args, **kwargs))
         else:
             result = func(*args, **kwargs)
@@ -114,30 +111,22 @@ class OpScan(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for output in outputs[:1]:
             # A view shares its values with what it was made of; an operation in place made new ones.
             value = inputs[0] if is_view and inputs else self._add(output)
-            self._known[output] = value
+            self._known[output] = (value, output._version)
             is_fill = any(part in name.partition(".")[2] for part in _FILLS)
             self.ops.append(Op(key, self._micro, output.dtype, inputs, value, is_fill, is_view))
         for output in outputs[1:]:
-            self._known[output] = self._add(output)
+            self._known[output] = (self._add(output), output._version)
 
     def _place(self, tensor: torch.Tensor) -> int:
-        if tensor not in self._known:
-            self._known[tensor] = self._add(tensor)
-        return int(self._known[tensor])
+        """Where the value of ``tensor`` is; it is taken anew if something was written into it meanwhile."""
+        known = self._known.get(tensor)
+        if known is None or known[1] != tensor._version:
+            known = self._known[tensor] = (self._add(tensor), tensor._version)
+        return int(known[0])
 
     def _add(self, tensor: torch.Tensor) -> int:
         self._values.append(largest(tensor))
         return len(self._values) - 1
-
-    def _module(self) -> str:
-        """The innermost module at work; what two of one depth have in common where several are."""
-        names = [name for name in self._tracker.parents if name != "Global"]
-        if not names:
-            return ""
-        depth = max(name.count(".") for name in names)
-        deepest = [name.split(".") for name in names if name.count(".") == depth]
-        common = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*deepest, strict=True))
-        return ".".join(parts[0] for parts in common).partition(".")[2]
 
 
 @torch.no_grad()

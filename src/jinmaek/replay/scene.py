@@ -127,10 +127,10 @@ class Scene:
 
 
 @contextmanager
-def opened(run_dir: Path, session: Session | None = None) -> Iterator[Scene]:
+def opened(run_dir: Path, base: Any = None) -> Iterator[Scene]:
     """The run in ``run_dir``, built up from its manifest; within, kernels are as the run had them.
 
-    ``session`` saves loading the model where one of the same recipe is there already.
+    ``base`` saves loading the model (:func:`jinmaek.training.session.make_session`).
 
     Raises:
         RunError: no such run, or it cannot be read.
@@ -142,8 +142,7 @@ def opened(run_dir: Path, session: Session | None = None) -> Iterator[Scene]:
         raise RunError("prove.no_steps", path=run_dir)
     recipe = recipe_from_dict(manifest["recipe"])
     with repeatable(recipe.train.deterministic, choose_device()) as determinism:
-        if session is None:
-            session = make_session(recipe, load_session_data(recipe))
+        session = make_session(recipe, load_session_data(recipe), base)
         yield Scene(
             directory=directory,
             manifest=manifest,

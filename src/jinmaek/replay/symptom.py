@@ -70,7 +70,8 @@ def _failure(record: StepRecord, losses: Level, grads: Level, bound: float) -> F
 
 
 def choose_step(shown: Mapping[int, Failure], diagnosis: Diagnosis) -> int:
-    """The step to prove: the first with a symptom since the gravest finding began, else the first non-finite one.
+    """The step to prove: the first with a symptom since the gravest finding began, else the first non-finite one,
+    else the first with any symptom.
 
     Raises:
         RunError: nothing failed.
@@ -80,8 +81,9 @@ def choose_step(shown: Mapping[int, Failure], diagnosis: Diagnosis) -> int:
         found = next((step for step, failure in shown.items() if step >= since and failure.symptom != "none"), None)
         if found is not None:
             return found
-    non_finite = ("loss_not_finite", "gradient_not_finite")
-    found = next((step for step, failure in shown.items() if failure.symptom in non_finite), since)
-    if found is None or found not in shown:
+    failing = {step: failure.symptom for step, failure in shown.items() if failure.symptom != "none"}
+    non_finite = [step for step, symptom in failing.items() if symptom.endswith("_not_finite")]
+    candidates = [*non_finite, *failing, *([since] if since in shown else [])]
+    if not candidates:
         raise RunError("prove.nothing_wrong")
-    return found
+    return candidates[0]

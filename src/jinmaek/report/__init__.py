@@ -2,7 +2,17 @@
 
 from jinmaek.report.json import as_json
 from jinmaek.report.markdown import as_markdown
+from jinmaek.report.parting import parting_json, print_parting
 from jinmaek.report.terminal import print_diagnosis
 from jinmaek.report.verdict import print_verdict, verdict_json, verdict_markdown
 
-__all__ = ["as_json", "as_markdown", "print_diagnosis", "print_verdict", "verdict_json", "verdict_markdown"]
+__all__ = [
+    "as_json",
+    "as_markdown",
+    "parting_json",
+    "print_diagnosis",
+    "print_parting",
+    "print_verdict",
+    "verdict_json",
+    "verdict_markdown",
+]

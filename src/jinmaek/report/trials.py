@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
+from dataclasses import replace
+from itertools import groupby, zip_longest
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -14,8 +15,22 @@ from jinmaek.explain import ToldTrial
 
 STYLES = {"fails": "red", "heals": "green", "matches": "yellow", "differs": "dim"}
 NONE = "–"  # where there is no number
+MOST_ALIKE, FIRST_ALIKE = 5, 3  # rows of one arm and outcome: more than so many are cut to the first
 GAP, INDENT = 2, 2
 ENOUGH, LEAST = 26, 10  # cells for what was changed: columns of numbers go until it has enough
+
+
+def without_repetition(trials: Sequence[ToldTrial], lang: Lang) -> list[ToldTrial]:
+    """The rows to show: of a long row of trials of one arm with one outcome the first, and how many more."""
+    rows: list[ToldTrial] = []
+    for _, group in groupby(trials, key=lambda trial: (trial.arm, trial.outcome)):
+        alike = list(group)
+        if len(alike) <= MOST_ALIKE:
+            rows += alike
+            continue
+        change = say("proof.alike", lang, count=len(alike) - FIRST_ALIKE)
+        rows += [*alike[:FIRST_ALIKE], replace(alike[-1], change=change, loss="", grad_norm="", seconds="")]
+    return rows
 
 
 def draw_trials(trials: Sequence[ToldTrial], lang: Lang, console: Console, width: int) -> list[Text]:

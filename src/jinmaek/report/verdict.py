@@ -18,21 +18,27 @@ from jinmaek.explain import ToldCause, ToldTrial, ToldVerdict, tell
 from jinmaek.explain.verdict_told import ToldHeadroom, ToldShare
 from jinmaek.report.markdown import _inline, _items
 from jinmaek.report.terminal import INDENT, WIDEST, Row, _laid_out, _listed, _measure, _print_lines
-from jinmaek.report.trials import draw_trials, not_run
+from jinmaek.report.trials import draw_trials, not_run, without_repetition
 
-COLOURS = {"CONFIRMED": "red", "REFUTED": "green", "INCONCLUSIVE": "yellow", "NOT_REPRODUCED": "yellow"}
-SIGNS = {"CONFIRMED": "✗", "REFUTED": "✓", "INCONCLUSIVE": "?", "NOT_REPRODUCED": "?"}
+SIGNS = {
+    "CONFIRMED": ("✗", "red"),
+    "REFUTED": ("✓", "green"),
+    "INCONCLUSIVE": ("?", "yellow"),
+    "NOT_REPRODUCED": ("?", "yellow"),
+}
+NOTE = ("·", "cyan")
 CAUSE_SIGNS = {"confirmed": ("✗", "red"), "refuted": ("–", "dim"), "undecided": ("?", "yellow")}
 LONGEST_BAR, SHORTEST_BAR = 30, 8
+HARMLESS = ("hard_example",)  # causes that are no fault
 NEAR = 0.9  # of the limit: what is drawn in red
 
 
 def print_verdict(told: ToldVerdict, console: Console) -> None:
     """Print ``told``: the answer, how far it can be trusted, why, what to do, and every trial."""
     width, lang = min(console.width, WIDEST), told.lang
-    colour = COLOURS[told.outcome]
+    sign, colour = _sign(told)
     console.print(Text(say("proof_label.run", lang, run=told.run, step=told.step), style="dim"), soft_wrap=True)
-    rows: list[Row] = [(SIGNS[told.outcome], Text(told.headline, style=f"bold {colour}"))]
+    rows: list[Row] = [(sign, Text(told.headline, style=f"bold {colour}"))]
     rows += [("", Text(told.summary))] if told.summary else []
     _print_lines(_laid_out(rows, console, width, colour), console)
     _print_lines(_laid_out(_ground(told, width), console, width, "dim", INDENT), console)
@@ -50,6 +56,13 @@ def print_verdict(told: ToldVerdict, console: Console) -> None:
     if closing:
         console.print()
         _print_lines(Text(closing, style="dim").wrap(console, width), console)
+
+
+def _sign(told: ToldVerdict) -> tuple[str, str]:
+    shown = [cause.id for cause in told.causes if cause.status == "confirmed"]
+    if shown and all(cause in HARMLESS for cause in shown):
+        return NOTE
+    return SIGNS[told.outcome]
 
 
 def _ground(told: ToldVerdict, width: int) -> list[Row]:
@@ -90,7 +103,7 @@ def _filled(share: ToldShare, cells: int) -> int:
 
 
 def _print_cause(cause: ToldCause, console: Console, lang: Lang, width: int) -> None:
-    sign, colour = CAUSE_SIGNS[cause.status]
+    sign, colour = NOTE if cause.id in HARMLESS else CAUSE_SIGNS[cause.status]
     head = Text.assemble((cause.title, f"bold {colour}"), (f"  {cause.sureness}", "dim"))
     _print_lines(_laid_out([(sign, head)], console, width, colour), console)
     rows: list[Row] = [(None, Text(" ".join((cause.sentence, *cause.details))))]
@@ -114,10 +127,10 @@ def _print_trials(told: ToldVerdict, console: Console, width: int) -> None:
     if run:
         console.print()
         recorded = () if told.recorded is None else (told.recorded,)
-        _print_lines(draw_trials((*recorded, *run), told.lang, console, width), console)
+        _print_lines(draw_trials((*recorded, *without_repetition(run, told.lang)), told.lang, console, width), console)
     reasons = not_run(told.trials)
     if reasons:
-        row: Row = (say("proof_label.not_run", told.lang), Text(reasons))
+        row: Row = (f"{say('proof_label.not_run', told.lang)}:", Text(reasons))
         _print_lines(_laid_out([row], console, width, "dim", INDENT), console)
 
 

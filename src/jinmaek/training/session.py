@@ -80,8 +80,10 @@ def load_session_data(recipe: Recipe) -> tuple[Any, DataSet, BatchPlan, int]:
     return tokenizer, data, plan, max_steps
 
 
-def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int]) -> Session:
+def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int], base: Any = None) -> Session:
     """Load the model, add the adapter, make optimizer and schedule.
+
+    ``base`` saves loading it: what :func:`load_base` returned for the same ``[model]`` table, without an adapter.
 
     Raises:
         ModelError: see :mod:`jinmaek.training.model`.
@@ -89,7 +91,8 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int]) ->
     tokenizer, data, plan, max_steps = loaded
     device = choose_device()
     precision = recipe.train.precision
-    model = add_adapter(load_base(recipe.model, precision, device), recipe.adapter, recipe.train.seed)
+    base = load_base(recipe.model, precision, device) if base is None else base
+    model = add_adapter(base, recipe.adapter, recipe.train.seed)
     params = trainable(model)
     optimizer = make_optimizer(params.values(), recipe.optim)
     training = Training(
