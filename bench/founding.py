@@ -6,7 +6,6 @@ Random weights give honest speed and memory, and losses that can be compared wit
     python bench/founding.py make-data ROWS.jsonl OUT.jsonl
     python bench/founding.py jinmaek DIR DATA.jsonl --steps 200
     python bench/founding.py trainer DIR DATA.jsonl --steps 200
-    python bench/founding.py recording DIR DATA.jsonl --steps 12
     python bench/founding.py repeat DIR DATA.jsonl --steps 20
 
 Each prints one JSON line. ``--plain-memory`` is for a shared GPU on which managed memory is unwelcome.
@@ -20,8 +19,6 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +31,9 @@ from jinmaek.pulse.listener import RunListener
 from jinmaek.training.determinism import repeatable
 from jinmaek.training.model import choose_device
 from jinmaek.training.session import Session, load_session_data, make_session
-from jinmaek.training.step import run_step, summed_loss
+from jinmaek.training.step import run_step
 
 WARMUP_STEPS = 20
-REPEATS = 7
 
 
 def recipe_for(model: str, data: str, steps: int, *settings: str) -> Recipe:
@@ -174,69 +170,9 @@ def _figures(losses: list[Any], seconds: list[Any], tokens: list[Any]) -> dict[s
     }
 
 
-def run_recording(model: str, data: str, steps: int) -> dict[str, Any]:
-    """What recording costs: a step as jinmaek trains against the same with nothing recorded.
-
-    Each batch is run untimed first (the first visit to a length pays for allocations and kernel choices), then
-    ``REPEATS`` times each way in turn; the cost is the ratio of the two medians, batch by batch.
-    """
-    recipe = recipe_for(model, data, 4 * REPEATS * steps)
-    with repeatable(True, choose_device()):
-        session = make_session(recipe, load_session_data(recipe))
-        session.training.model.train()
-        costs, recorded, bare = [], [], []
-        for number in range(1, steps + 1):
-            batches = session.plan.batches(number)
-            record, plain = partial(_recorded_step, session, number, batches), partial(_bare_step, session, batches)
-            record()
-            plain()
-            times = [(_seconds(record), _seconds(plain)) for _ in range(REPEATS)]
-            on, off = (statistics.median(column) for column in zip(*times, strict=True))
-            costs.append((on / off - 1) * 100)
-            recorded.append(on)
-            bare.append(off)
-    return {
-        "stage": "recording",
-        "batches": steps,
-        "recorded_ms": round(statistics.median(recorded) * 1e3, 2),
-        "bare_ms": round(statistics.median(bare) * 1e3, 2),
-        "cost_percent_quartiles": [round(share, 2) for share in statistics.quantiles(costs, n=4)],
-        "cost_percent_of_sums": round((sum(recorded) / sum(bare) - 1) * 100, 2),
-    }
-
-
-def _seconds(run: Callable[[], None]) -> float:
-    _wait()
-    started = time.perf_counter()
-    run()
-    _wait()
-    return time.perf_counter() - started
-
-
-def _recorded_step(session: Session, number: int, batches: list[Any]) -> None:
-    run_step(session.training, number, batches).record()
-
-
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _bare_step(session: Session, batches: list[Any]) -> None:
-    """What any fp16 trainer does: forward, backward, unscale, clip, step if finite, schedule."""
-    training = session.training
-    assert training.loss_scale is not None
-    training.optimizer.zero_grad(set_to_none=True)
-    total = sum(batch.num_loss_tokens for batch in batches)
-    for batch in batches:
-        loss = summed_loss(training, batch.to(training.device)) / total
-        training.loss_scale.scale(loss).backward()
-    training.loss_scale.unscale(training.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(list(training.params.values()), training.max_grad_norm)
-    if torch.isfinite(norm).item():
-        training.optimizer.step()
-        training.schedule.step()
-    training.loss_scale.update(1e9, finite=True)
 
 
 def run_repeat(model: str, data: str, steps: int) -> dict[str, Any]:
@@ -272,7 +208,6 @@ def main() -> None:
     stages = {
         "jinmaek": run_jinmaek,
         "trainer": run_trainer,
-        "recording": run_recording,
         "repeat": run_repeat,
     }
     if args.stage == "make-model":

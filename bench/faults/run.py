@@ -38,7 +38,8 @@ class Scored:
         place = "" if where is None else f" @ {where.module} {where.op}"
         return (
             f"{mark} {self.fault:<30} seed {self.seed} step {self.verdict.step:>3} {self.verdict.outcome:<14}"
-            f" {said}{place}  [{len(self.verdict.trials)} trials, {self.verdict.seconds:.1f} s, training {self.train_seconds:.1f} s]"
+            f" {said}{place}  [{len(self.verdict.trials)} trials, {self.verdict.seconds:.1f} s,"
+            f" training {self.train_seconds:.1f} s]"
         )
 
 

@@ -76,6 +76,12 @@ def _overflowing(module: str, times: float) -> Callable[[Stage, Recipe], Context
     return there
 
 
+def _overflowing_head(stage: Stage, recipe: Recipe) -> Context:
+    head = stage.base.get_output_embeddings()
+    name = next(path for path, module in stage.base.named_modules() if module is head)
+    return _overflowing(name, 1.5)(stage, recipe)
+
+
 def _attention_scores(stage: Stage, recipe: Recipe) -> Context:
     """Query and key large enough that their product overflows, and they themselves do not."""
     largest = largest_output(stage.base, "query_key_value", _first_ids(recipe, stage))
@@ -132,11 +138,15 @@ def _poisonous_token(stage: Stage, recipe: Recipe) -> Iterator[None]:
             yield
 
 
+def _alike(stage: Stage, rows: Rows, seed: int) -> Rows:
+    """Twenty rows over and over: a calm loss."""
+    return [rows[number % 20] for number in range(400)]
+
+
 def _garbled_row(stage: Stage, rows: Rows, seed: int) -> Rows:
     """One answer of random words among rows that repeat each other: hard for any model, and no fault."""
     words = random.Random(seed).sample(range(400, len(stage.tokenizer)), 100)
-    alike = [rows[number % 20] for number in range(len(rows))]
-    return _changed_row(alike, seed, 4 * 45, lambda _: stage.tokenizer.decode(words))
+    return _changed_row(_alike(stage, rows, seed), seed, 4 * 85, lambda _: stage.tokenizer.decode(words))
 
 
 def _garbage_attention(stage: Stage, recipe: Recipe) -> Context:
@@ -170,7 +180,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "logits-overflow", "CONFIRMED", _names("overflow"), _names("base", "example"),
-        settings=FP16, there=_overflowing("lm_head", 1.5), steps=4,
+        settings=FP16, there=_overflowing_head, steps=4,
     ),
     Fault(
         "grown-adapter", "CONFIRMED", _names("overflow", "adapter", "lr"), _names("example", "loss_scale"),
@@ -194,7 +204,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "lr-spike", "CONFIRMED", _names("adapter", "lr"), _names("overflow"),
-        there=lambda stage, recipe: put.lr_spike(34, 3000.0), steps=40, settings=("train.batch_size=4",),
+        there=lambda stage, recipe: put.lr_spike(74, 3000.0), steps=80, rows=_alike, settings=("train.batch_size=4",),
     ),
     Fault("garbage-attention", "CONFIRMED", _names("kernel"), _names("example", "base"), there=_garbage_attention),
     Fault(
@@ -229,7 +239,7 @@ FAULTS: tuple[Fault, ...] = (
         resume_without="loss_scale", step=9,
     ),
     Fault(
-        "hard-example", "CONFIRMED", _names("hard_example"), rows=_garbled_row, steps=60, step=WORST,
+        "hard-example", "CONFIRMED", _names("hard_example"), rows=_garbled_row, steps=90, step=WORST,
         settings=("optim.lr=1e-3", "train.batch_size=4", "data.max_length=128"),
     ),
     Fault("healthy", "REFUTED", step=8),

@@ -17,7 +17,7 @@ from jinmaek.core.parting import (
 )
 from jinmaek.core.text import Lang, catalogue, say
 from jinmaek.core.verdict import Difference
-from jinmaek.explain.verdict_words import capital, listed, module_name, number, printable
+from jinmaek.explain.verdict_words import listed, module_name, number, printable
 
 _ABSENT = ("", "None")  # what a difference calls a thing that is not there
 
@@ -132,6 +132,8 @@ def _summary(parting: Parting, lang: Lang) -> str | None:
         return None
     if not parting.differences:
         return say("parting.identical_manifests", lang)
+    if parting.outcome == "NOT_REPRODUCED":
+        return None
     open_ones = listed(_named(each, lang) for each in parting.explained_by if each.outcome == "not_tested")
     return say("parting.remains", lang, names=open_ones) if open_ones else None
 
@@ -218,7 +220,7 @@ def _told(explanation: Explanation, parting: Parting, lang: Lang) -> ToldExplana
     return ToldExplanation(
         name=_named(explanation, lang),
         outcome=explanation.outcome,
-        sentence=capital(say(key, lang, first_step=parting.first_step, step=step, said=said)),
+        sentence=say(key, lang, first_step=parting.first_step, step=step, said=said),
     )
 
 

@@ -117,7 +117,7 @@ def _watching(model: Any, trace: Trace, step: int, batches: Sequence[Batch]) -> 
     base, present = model.get_base_model(), [0]
 
     def begin(*_: Any) -> None:
-        present[0] = next(numbers)
+        present[0] = next(numbers, 0)
 
     def end(*_: Any) -> None:
         present[0] = 0
@@ -195,8 +195,7 @@ def place_at(number: int, run: Sequence[Entry], against: Sequence[Entry]) -> Pla
 
 def distance(one: torch.Tensor, other: torch.Tensor) -> tuple[float, int]:
     """Largest |difference| (NaN where but one of the two is NaN), and how many elements differ."""
-    if one.is_floating_point() or other.is_floating_point():
-        one, other = one.double(), other.double()
+    one, other = one.double(), other.double()
     same = (one == other) | (one.isnan() & other.isnan())
     apart = (one - other).abs().masked_fill(same, 0)
     return float(apart.max()), int((~same).sum())

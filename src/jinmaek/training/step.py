@@ -79,8 +79,8 @@ def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> Ste
             loss += part.detach()
 
     outcome.loss_scale = _unscale(training)
-    norms = torch._foreach_norm([_grad(weight) for weight in training.params.values()])
-    outcome.grad_norm = torch.linalg.vector_norm(torch.stack(norms))
+    norms = torch.stack(torch._foreach_norm([_grad(weight) for weight in training.params.values()]))
+    outcome.grad_norm = torch.linalg.vector_norm(norms)
     outcome.read(loss, outcome.grad_norm, norms)
     return outcome
 
@@ -162,11 +162,14 @@ class StepOutcome:
         self._seconds = math.nan
 
     @torch.no_grad()
-    def read(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: Sequence[torch.Tensor]) -> None:
-        """Bring the step's numbers to the host: the one place where it waits for the device."""
-        weights = torch._foreach_norm(list(self._training.params.values()))
+    def read(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: torch.Tensor) -> None:
+        """Bring the step's numbers to the host: the one place where it waits for the device.
+
+        ``norms``: fp32 [tensors], of the gradients.
+        """
+        weights = torch.stack(torch._foreach_norm(list(self._training.params.values())))
         scale = self.loss_scale if self.loss_scale is not None else torch.ones_like(loss)
-        self._values = _to_host(torch.stack([loss, grad_norm, scale, *norms, *weights]))
+        self._values = _to_host(torch.cat([torch.stack([loss, grad_norm, scale]), norms, weights]))
         self._record_event()
         self._wait()
         values = self._values
@@ -174,10 +177,10 @@ class StepOutcome:
         self.used_scale = None if self.loss_scale is None else float(values[2])
 
     @torch.no_grad()
-    def watch_update(self, params: Sequence[nn.Parameter], before: Sequence[torch.Tensor]) -> None:
-        """Start copying the largest |Δw| of each tensor; ``before`` are the weights before the update."""
-        moved = torch._foreach_sub(list(params), list(before))
-        self._updates = _to_host(torch.stack(torch._foreach_norm(moved, math.inf)))
+    def watch_update(self, params: Sequence[nn.Parameter], before: tuple[torch.Tensor, ...]) -> None:
+        """Start copying the largest |Δw| of each tensor; ``before``, the weights before the update, is used up."""
+        torch._foreach_sub_(before, list(params))
+        self._updates = _to_host(torch.stack(torch._foreach_norm(before, math.inf)))
         self._record_event()
 
     def timed(self, started: float) -> StepOutcome:

@@ -1,0 +1,164 @@
+"""What recording and snapshots cost at the 12.8b shape: on and off in one run, step by step in turn.
+
+    python bench/recording.py DIR DATA.jsonl [--batches 12] [--plain-memory]
+
+``DIR`` and ``DATA.jsonl`` are made by ``bench/founding.py make-model`` and ``make-data``. Prints a JSON line for the
+founding recipe (batch 2, which leaves the GPU waiting for the host) and one for packs of 2,048 tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from founding import recipe_for
+from founding_inputs import plain_memory
+
+from jinmaek.config.recipe import CaptureSection
+from jinmaek.core.record import RunFacts
+from jinmaek.pulse.alarms import Alarms
+from jinmaek.store.steps import StepWriter
+from jinmaek.training.captures import Captures
+from jinmaek.training.determinism import repeatable
+from jinmaek.training.model import choose_device
+from jinmaek.training.session import Session, load_session_data, make_session
+from jinmaek.training.step import run_step, summed_loss
+
+REPEATS = 9
+WINDOW = 4  # steps timed after a snapshot: its writing goes on beside them
+SHAPES = {
+    "batch 2": (),
+    "packs of 2,048 tokens": (
+        "data.packing=true", "data.max_length=1024", "train.batch_size=", "train.batch_tokens=2048",
+    ),
+}  # fmt: skip
+
+
+def measure(model: str, data: str, num_batches: int, shape: str) -> dict[str, Any]:
+    """A step as jinmaek trains against the same with nothing recorded, and what a snapshot adds.
+
+    Each batch is run untimed first (the first visit to a length pays for allocations and kernel choices), then
+    ``REPEATS`` times each way in turn.
+    """
+    recipe = recipe_for(model, data, 100_000, *SHAPES[shape])
+    with repeatable(True, choose_device()), tempfile.TemporaryDirectory() as folder:
+        session = make_session(recipe, load_session_data(recipe))
+        session.training.model.train()
+        with StepWriter(Path(folder) / "steps.jsonl") as writer:
+            rows = [_compared(session, number, writer) for number in range(1, num_batches + 1)]
+        captured = _capture_cost(session, Path(folder), recipe.capture)
+    recorded, bare = ([row[way] for row in rows] for way in (0, 1))
+    least = [[min(times) for times in column] for column in (recorded, bare)]
+    middle = [[statistics.median(times) for times in column] for column in (recorded, bare)]
+    bare_seconds = statistics.median(middle[1])
+    return {
+        "shape": shape,
+        "batches": num_batches,
+        "bare_ms": round(bare_seconds * 1e3, 2),
+        "recorded_ms": round(statistics.median(middle[0]) * 1e3, 2),
+        "recording_percent_of_fastest": round((sum(least[0]) / sum(least[1]) - 1) * 100, 2),
+        "recording_percent_of_medians": round((sum(middle[0]) / sum(middle[1]) - 1) * 100, 2),
+        **captured,
+        "capture_percent": round(captured["capture_ms"] / recipe.capture.every / (bare_seconds * 1e3) * 100, 3),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if torch.cuda.is_available() else None,
+    }
+
+
+def _compared(session: Session, number: int, writer: StepWriter) -> tuple[list[float], list[float]]:
+    batches = session.plan.batches(number)
+    alarms = Alarms(RunFacts(source="jinmaek", filters_loss=False, logging_steps=1))
+
+    def record() -> None:
+        record = run_step(session.training, number, batches).record()
+        writer.append(record)
+        alarms.observe(record)
+
+    bare = partial(_bare_step, session, batches)
+    record()
+    bare()
+    times = [(_seconds(record), _seconds(bare)) for _ in range(REPEATS)]
+    return [one for one, _ in times], [other for _, other in times]
+
+
+def _capture_cost(session: Session, folder: Path, section: CaptureSection) -> dict[str, Any]:
+    """Milliseconds that a snapshot adds to the steps it is taken in and written beside."""
+    batches = session.plan.batches(1)
+    captures = Captures(folder / "captures", section, lambda *_, **__: None)
+
+    def steps(first: int) -> None:
+        for number in range(first, first + WINDOW):
+            run_step(session.training, number, batches).record()
+            captures.after_step(session.training, number)
+
+    steps(section.every)
+    differences, host = [], []
+    for repeat in range(1, REPEATS + 1):
+        differences.append(_seconds(partial(steps, repeat * section.every)) - _seconds(partial(steps, 1)))
+        _wait()
+        started = time.perf_counter()
+        captures.after_step(session.training, section.every)
+        host.append(time.perf_counter() - started)
+        captures.keep_before(0)  # waits for the writer
+    size = max(path.stat().st_size for path in (folder / "captures").glob("*.pt"))
+    captures.close()
+    return {
+        "capture_ms": round(statistics.median(differences) * 1e3, 2),
+        "capture_host_ms": round(statistics.median(host) * 1e3, 2),
+        "capture_mib": round(size / 2**20, 1),
+    }
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    _wait()
+    started = time.perf_counter()
+    run()
+    _wait()
+    return time.perf_counter() - started
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _bare_step(session: Session, batches: list[Any]) -> None:
+    """What any fp16 trainer does: forward, backward, unscale, clip, step if finite, schedule."""
+    training = session.training
+    assert training.loss_scale is not None
+    training.optimizer.zero_grad(set_to_none=True)
+    total = sum(batch.num_loss_tokens for batch in batches)
+    for batch in batches:
+        loss = summed_loss(training, batch.to(training.device)) / total
+        training.loss_scale.scale(loss).backward()
+    training.loss_scale.unscale(training.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(list(training.params.values()), training.max_grad_norm)
+    if torch.isfinite(norm).item():
+        training.optimizer.step()
+        training.schedule.step()
+    training.loss_scale.update(1e9, finite=True)
+
+
+def main() -> None:
+    """Measure both shapes and print a line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--plain-memory", action="store_true")
+    args = parser.parse_args()
+    if args.plain_memory:
+        plain_memory()
+    for shape in SHAPES:
+        print(json.dumps(measure(args.model, args.data, args.batches, shape)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
