@@ -28,6 +28,7 @@ class Stage:
     folder: Path
     base: Any = None
     tokenizer: Any = None
+    first: Recipe | None = None
     biases: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -62,7 +63,9 @@ class Stage:
     def prepare(self, recipe: Recipe) -> Any:
         """The bare base, as ``recipe`` wants it; loaded at the first call."""
         if self.base is None:
-            self.base = load_base(recipe.model, recipe.train.precision, choose_device())
+            # Always as first loaded: how weights are quantised depends on the dtype they are loaded in.
+            self.first = self.first or recipe
+            self.base = load_base(self.first.model, self.first.train.precision, choose_device())
             self.tokenizer = load_tokenizer(recipe.model)
             self.biases = {
                 name: weight.detach().clone() for name, weight in self.base.named_parameters() if name.endswith("bias")

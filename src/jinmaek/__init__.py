@@ -1,7 +1,7 @@
 """jinmaek (진맥): QLoRA fine-tuning that cannot fail silently.
 
 Everything the commands do is a function here: :func:`train`, :func:`resume`, :func:`ask`, :func:`diagnose`,
-:func:`load_recipe`, :func:`read_steps`. Each is imported when it is first used: reading a log must not wait for
+:func:`prove`, :func:`prove_against`, :func:`load_recipe`, :func:`read_steps`. Each is imported when it is first used: reading a log must not wait for
 torch, nor for pydantic.
 """
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from jinmaek.core.errors import DataError, JinmaekError, LogError, ModelError, RecipeError, RunError, StorageError
 from jinmaek.core.finding import Diagnosis, Finding
+from jinmaek.core.parting import Parting
 from jinmaek.core.record import StepRecord
+from jinmaek.core.verdict import Verdict
 from jinmaek.store import read_steps
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from jinmaek.detect import diagnose_path as diagnose
     from jinmaek.pulse import RunResult, resume, train
     from jinmaek.pulse.listener import RunListener
+    from jinmaek.replay import prove, prove_against
     from jinmaek.talk import ask
 
 _LATER = {
@@ -31,6 +34,8 @@ _LATER = {
     "resume": ("jinmaek.pulse", "resume"),
     "RunResult": ("jinmaek.pulse", "RunResult"),
     "RunListener": ("jinmaek.pulse.listener", "RunListener"),
+    "prove": ("jinmaek.replay", "prove"),
+    "prove_against": ("jinmaek.replay", "prove_against"),
     "ask": ("jinmaek.talk", "ask"),
 }
 
@@ -41,6 +46,7 @@ __all__ = [
     "JinmaekError",
     "LogError",
     "ModelError",
+    "Parting",
     "Recipe",
     "RecipeError",
     "RunError",
@@ -48,10 +54,13 @@ __all__ = [
     "RunResult",
     "StepRecord",
     "StorageError",
+    "Verdict",
     "ask",
     "builtin_recipes",
     "diagnose",
     "load_recipe",
+    "prove",
+    "prove_against",
     "read_steps",
     "resume",
     "train",

@@ -2,6 +2,7 @@
 
 Exit codes: 0 done; 1 a fault of jinmaek itself; 2 bad input (recipe, data, model, run, disk); 3 the run was
 stopped, or learnt nothing; 130 interrupted by Ctrl-C (saved). ``diagnose``: 0 nothing wrong found, 1 found.
+``prove``: 0 the step is healthy (the runs are alike), 1 a cause is shown, 3 undecided or not reproduced.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import typer
 
 from jinmaek.core.errors import JinmaekError, RecipeError, RunError
 from jinmaek.core.text import Lang, default_lang, is_lang, say
+from jinmaek.store import RunDirectory
 
 EXIT_CODES = {"completed": 0, "no_updates": 3, "skipped_steps": 3, "interrupted": 130}
 BAD_INPUT = 2
@@ -114,6 +116,31 @@ def diagnose(
 
     style: Literal["terminal", "json", "markdown"] = "json" if as_json else "markdown" if as_markdown else "terminal"
     raise typer.Exit(diagnose_paths(paths, style, spoken, whole=whole))
+
+
+@app.command(help=_help("prove"))
+def prove(
+    run: Annotated[Path, typer.Argument(help=_help("prove_run"))],
+    step: Annotated[int | None, typer.Option("--step", min=1, help=_help("prove_step"))] = None,
+    against: Annotated[Path | None, typer.Option("--against", help=_help("prove_against"))] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=_help("json"))] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help=_help("markdown"))] = False,
+    lang: LangOption = _LANG,
+) -> None:
+    """Find out by replay why a step failed, or where two runs part."""
+    spoken = checked_lang(lang)
+    if as_json and as_markdown:
+        raise RunError("cli.one_output")
+    if against is not None and (step is not None or as_markdown):
+        raise RunError("cli.against_alone")
+    for path in (run, *([against] if against is not None else [])):
+        RunDirectory.open(path)  # a misspelt run is told at once, before torch is loaded
+    typer.echo(say("cli.starting", spoken), err=True)
+    from jinmaek.cli.proof import prove_run, prove_two
+
+    style: Literal["terminal", "json", "markdown"] = "json" if as_json else "markdown" if as_markdown else "terminal"
+    code = prove_run(run, step, style, spoken) if against is None else prove_two(run, against, style, spoken)
+    raise typer.Exit(code)
 
 
 @app.command(help=_help("rules"))

@@ -3,7 +3,7 @@
 from jinmaek.explain.parting import ToldExplanation, ToldParting, tell_parting
 from jinmaek.explain.telling import explain, ruled_out
 from jinmaek.explain.told import Measure, RuledOut, ToldDiagnosis, ToldFinding, ToldRule
-from jinmaek.explain.verdict import tell, verdict_line
+from jinmaek.explain.verdict import tell, tell_trial, verdict_line
 from jinmaek.explain.verdict_told import ToldCause, ToldTrial, ToldVerdict
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "ruled_out",
     "tell",
     "tell_parting",
+    "tell_trial",
     "verdict_line",
 ]

@@ -33,7 +33,7 @@ def tell(verdict: Verdict, lang: Lang) -> ToldVerdict:
         headroom=told_headroom(verdict.headroom, lang),
         causes=tuple(_told_cause(cause, verdict, lang) for cause in verdict.causes),
         recorded=_recorded(verdict.recorded, lang),
-        trials=tuple(_told_trial(trial, lang) for trial in verdict.trials),
+        trials=tuple(tell_trial(trial, lang) for trial in verdict.trials),
         differences=tuple(_difference(difference, lang) for difference in verdict.differences),
         effort=_effort(verdict, lang),
     )
@@ -171,7 +171,8 @@ def _reason(trial: Trial, lang: Lang) -> str | None:
     return say(key, lang) if key in catalogue() else printable(trial.reason)
 
 
-def _told_trial(trial: Trial, lang: Lang) -> ToldTrial:
+def tell_trial(trial: Trial, lang: Lang) -> ToldTrial:
+    """One row of the table."""
     return ToldTrial(
         arm=trial.arm,
         change=arm_name(trial.arm, trial.facts, lang),

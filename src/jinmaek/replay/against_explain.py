@@ -122,7 +122,7 @@ class Trials:
             release_memory()
 
     def _rebuilt(self, recipe: Recipe, names: Sequence[str]) -> Explanation:
-        with repeatable(recipe.train.deterministic, choose_device()) as determinism:
+        with repeatable(recipe.train.deterministic, choose_device()):
             session = make_session(recipe, load_session_data(recipe))
             scene = Scene(
                 directory=RunDirectory.open(self.path),
@@ -131,7 +131,7 @@ class Trials:
                 records=self.records,
                 resumed=(),
                 fresh=StateCopy(state_of(session.training, 0)).wait(),
-                determinism=determinism,
+                differences=(),
             )
             return self._compared(scene, names)
 

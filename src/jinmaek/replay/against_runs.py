@@ -12,10 +12,8 @@ import torch
 from jinmaek.core.errors import JinmaekError
 from jinmaek.core.parting import Replay, Side
 from jinmaek.core.record import StepRecord
-from jinmaek.core.verdict import Difference
 from jinmaek.replay.against_trace import Trace, trace_measure, trace_update
-from jinmaek.replay.scene import Scene, Start, differences, opened
-from jinmaek.training.state import bring_to
+from jinmaek.replay.scene import Scene, Start, opened
 
 MOST_STEPS = 200  # in one replay
 
@@ -108,14 +106,8 @@ def _departed(scene: Scene, side: Side, start: Start, reading: StepRecord) -> Re
         first_departure=reading.step,
         repeats=same_step(again, reading),
         changed_groups=_changed_groups(scene, reading),
-        environment=_environment(scene),
+        environment=scene.differences,
     )
-
-
-def _environment(scene: Scene) -> tuple[Difference, ...]:
-    """What is not as it was; the fresh adapter is among it, and the replay has trained it meanwhile."""
-    bring_to(scene.training, scene.fresh)
-    return differences(scene)
 
 
 def _changed_groups(scene: Scene, reading: StepRecord) -> tuple[str, ...]:

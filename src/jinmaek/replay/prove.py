@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jinmaek.core.errors import RunError
 from jinmaek.core.record import StepRecord
-from jinmaek.core.verdict import Cause, Control, Location, Trial, Verdict
+from jinmaek.core.verdict import Cause, Control, Difference, Location, Trial, Verdict
 from jinmaek.detect import diagnose_path
 from jinmaek.replay import arms, arms_adapter, arms_data
 from jinmaek.replay.case import Case
@@ -18,7 +19,7 @@ from jinmaek.replay.departures import changed_from_outside, lost_at_resume
 from jinmaek.replay.headroom import headroom_of, watched_headroom
 from jinmaek.replay.locate import locate, nearest_to_limit
 from jinmaek.replay.reason import Evidence, causes, outcome_of
-from jinmaek.replay.scene import Scene, differences, opened
+from jinmaek.replay.scene import Scene, opened
 from jinmaek.replay.symptom import Failure, choose_step, failures
 
 _SAME_LOSS = 3.0  # times the spread of repetitions within which a recorded loss counts as one of them
@@ -97,7 +98,8 @@ def _proved(scene: Scene, step: int, failure: Failure, listener: ProofListener, 
         case = Case(scene, step, failure, replayed, replayed.before, scene.state(replayed.start), tell, repeats, trials)
         _investigate(case, listener)
         found += causes(Evidence(failure.symptom, case.trials, case.location, case.facts))
-    found += _why_not_reproduced(scene, control, replayed, failure, known=bool(found))
+    changed = scene.differences
+    found += _why_not_reproduced(control, replayed, failure, changed, known=bool(found))
     fails = failure.seen_in(replayed.reading) and failure.symptom != "none"
     return Verdict(
         run=str(scene.directory.path),
@@ -110,7 +112,7 @@ def _proved(scene: Scene, step: int, failure: Failure, listener: ProofListener, 
         headroom=None if case is None else case.headroom,
         trials=tuple(trials),
         causes=tuple(found),
-        differences=differences(scene),
+        differences=changed,
         device=str(scene.training.device),
         seconds=time.perf_counter() - started,
     )
@@ -214,7 +216,7 @@ def _can_be_watched(place: Location) -> bool:
 
 
 def _why_not_reproduced(
-    scene: Scene, control: Control, replayed: Replayed, failure: Failure, *, known: bool
+    control: Control, replayed: Replayed, failure: Failure, changed: Sequence[Difference], *, known: bool
 ) -> list[Cause]:
     found = []
     if control.repeats is False:
@@ -224,8 +226,8 @@ def _why_not_reproduced(
         }  # fmt: skip
         found.append(Cause(id="not_deterministic", status="confirmed", trials=("control",), facts=facts))
     elif control.reproduced == "no" and not known:
-        names = [each.name for each in differences(scene)]
-        if names:
+        if changed:
+            names = [each.name for each in changed]
             found.append(Cause(id="environment", status="undecided", facts={"names": names}))
         else:
             departure = {"first_departure": control.first_departure}

@@ -20,7 +20,7 @@ from jinmaek.training.batches import Batch
 from jinmaek.training.captures import KEPT, list_captures, read_capture, step_of
 from jinmaek.training.checkpoint import list_checkpoints, read_checkpoint
 from jinmaek.training.determinism import repeatable
-from jinmaek.training.manifest import device_facts, fingerprints, settings, versions
+from jinmaek.training.manifest import make_manifest
 from jinmaek.training.model import choose_device
 from jinmaek.training.session import Session, load_session_data, make_session
 from jinmaek.training.state import State, StateCopy, bring_to, state_of
@@ -40,7 +40,7 @@ class Start:
 class Scene:
     """A recorded run and a session that can repeat it.
 
-    ``fresh`` is the state before step 1, on the host.
+    ``fresh`` is the state before step 1, on the host; ``differences`` is what is not as it was when recorded.
     """
 
     directory: RunDirectory
@@ -49,7 +49,7 @@ class Scene:
     records: Mapping[int, StepRecord]
     resumed: tuple[int, ...]
     fresh: State
-    determinism: str
+    differences: tuple[Difference, ...]
     _states: dict[Start, State] = field(default_factory=dict)
 
     @property
@@ -143,6 +143,8 @@ def opened(run_dir: Path, base: Any = None) -> Iterator[Scene]:
     recipe = recipe_from_dict(manifest["recipe"])
     with repeatable(recipe.train.deterministic, choose_device()) as determinism:
         session = make_session(recipe, load_session_data(recipe), base)
+        # Now, before a step runs: 4-bit layers cast their biases in their first forward pass.
+        changed = _differences(manifest, session, determinism)
         yield Scene(
             directory=directory,
             manifest=manifest,
@@ -150,32 +152,29 @@ def opened(run_dir: Path, base: Any = None) -> Iterator[Scene]:
             records={record.step: record for record in read_steps(directory.steps_path)},
             resumed=tuple(event["step"] for event in directory.read_events("resumed")),
             fresh=StateCopy(state_of(session.training, 0)).wait(),
-            determinism=determinism,
+            differences=changed,
         )
 
 
-def differences(scene: Scene) -> tuple[Difference, ...]:
+def _differences(manifest: Mapping[str, Any], session: Session, determinism: str) -> tuple[Difference, ...]:
     """What is not as it was when the run was recorded: settings, data, base, versions, device, determinism."""
-    recorded, session = scene.manifest, scene.session
-    now = {
-        **fingerprints(session),
-        **{name: str(version) for name, version in versions().items()},
-        **{f"device.{name}": str(fact) for name, fact in device_facts(session.training.device).items()},
-        "settings": settings(session),
-        "determinism": scene.determinism,
-    }
-    then = {
-        **recorded["fingerprints"],
-        **{name: str(version) for name, version in recorded["versions"].items()},
-        **{f"device.{name}": str(fact) for name, fact in recorded["device"].items()},
-        "settings": recorded["settings"],
-        "determinism": recorded["determinism"],
-    }
+    now = _facts(make_manifest(session, determinism))
+    then = _facts(manifest)
     return tuple(
         Difference(name=name, recorded=_short(then[name]), now=_short(now.get(name)))
         for name in then
         if then[name] != now.get(name)
     )
+
+
+def _facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **manifest["fingerprints"],
+        **{name: str(version) for name, version in manifest["versions"].items()},
+        **{f"device.{name}": str(fact) for name, fact in manifest["device"].items()},
+        "settings": manifest["settings"],
+        "determinism": manifest["determinism"],
+    }
 
 
 def _short(value: Any) -> str:

@@ -83,7 +83,7 @@ def choose_step(shown: Mapping[int, Failure], diagnosis: Diagnosis) -> int:
             return found
     failing = {step: failure.symptom for step, failure in shown.items() if failure.symptom != "none"}
     non_finite = [step for step, symptom in failing.items() if symptom.endswith("_not_finite")]
-    candidates = [*non_finite, *failing, *([since] if since in shown else [])]
+    candidates = [*non_finite, *failing, *([since] if since is not None and since in shown else [])]
     if not candidates:
         raise RunError("prove.nothing_wrong")
     return candidates[0]

@@ -16,7 +16,7 @@ import torch
 
 from jinmaek.config.recipe import CaptureSection
 from jinmaek.core.errors import RunError
-from jinmaek.training.state import State, StateCopy, state_of
+from jinmaek.training.state import State, StateCopy, state_of, unpacked
 from jinmaek.training.step import Training
 
 FORMAT = 1
@@ -86,16 +86,16 @@ class Captures:
             self._tell("capture_failed", error=str(error).splitlines()[0])
 
     def _write(self, snapshot: StateCopy, step: int) -> None:
-        write_capture(self._folder / f"step-{step:08d}.pt", snapshot.wait())
+        write_capture(self._folder / f"step-{step:08d}.pt", snapshot)
         for old in list_captures(self._folder)[: -self._section.keep]:
             old.unlink()
 
 
-def write_capture(path: Path, state: State) -> None:
-    """Write ``state`` to ``path``, whole or not at all."""
+def write_capture(path: Path, snapshot: StateCopy) -> None:
+    """Write ``snapshot`` to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    torch.save({"format": FORMAT, **state}, draft)
+    torch.save({"format": FORMAT, **snapshot.packed()}, draft)
     draft.replace(path)
 
 
@@ -106,12 +106,12 @@ def read_capture(path: Path) -> State:
         RunError: it cannot be read, or a later version of jinmaek wrote it.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        packed: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError) as error:
         raise RunError("run.capture_unreadable", path=path, error=error) from error
-    if state.get("format") != FORMAT:
-        raise RunError("run.capture_format", path=path, found=state.get("format"), known=FORMAT)
-    return state
+    if packed.get("format") != FORMAT:
+        raise RunError("run.capture_format", path=path, found=packed.get("format"), known=FORMAT)
+    return unpacked(packed)
 
 
 def list_captures(folder: Path) -> list[Path]:

@@ -7,9 +7,10 @@ lie beside it for whoever loads a state by hand.
 
 from __future__ import annotations
 
+import ast
 import copy
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,15 +52,6 @@ def rng_state() -> State:
     return state
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a tensor lies in its dtype's row."""
-
-    dtype: torch.dtype
-    start: int
-    shape: tuple[int, ...]
-
-
 class StateCopy:
     """A state on its way to the host, copied behind the kernels already queued; the host does not wait.
 
@@ -68,44 +60,56 @@ class StateCopy:
     """
 
     def __init__(self, state: State) -> None:
-        rows: dict[torch.dtype, list[torch.Tensor]] = {}
-        self._skeleton = _placed(state, rows, {})
+        rows: dict[str, list[torch.Tensor]] = {}
+        self._layout = _laid_out(state, rows, {})
         self._rows = {dtype: _to_host(row) for dtype, row in rows.items()}
         self._done: torch.cuda.Event | None = None
         if torch.cuda.is_available():
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._done.record()
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes on the host."""
-        return sum(row.numel() * row.element_size() for row in self._rows.values())
-
     def wait(self) -> State:
         """The copy, whole; waits for the device."""
+        return unpacked(self.packed())
+
+    def packed(self) -> State:
+        """The copy as it lies: ``rows``, 1-d tensors by dtype, and ``layout``, the state with tensors as places.
+
+        ``layout`` is a Python literal. A few large tensors and one text are written in hardly any interpreter
+        time; hundreds of small ones would take it from the training that goes on beside.
+        """
         if self._done is not None:
             self._done.synchronize()
-        state: State = _filled(self._skeleton, self._rows)
-        return state
+        return {"rows": self._rows, "layout": repr(self._layout)}
 
 
-def _placed(value: Any, rows: dict[torch.dtype, list[torch.Tensor]], sizes: dict[torch.dtype, int]) -> Any:
+def unpacked(packed: Mapping[str, Any]) -> State:
+    """The state that :meth:`StateCopy.packed` holds; its tensors are views of the rows."""
+    state: State = _filled(ast.literal_eval(packed["layout"]), packed["rows"])
+    return state
+
+
+_TENSOR = "tensor"  # (_TENSOR, dtype, start, shape) stands for a tensor
+
+
+def _laid_out(value: Any, rows: dict[str, list[torch.Tensor]], sizes: dict[str, int]) -> Any:
     if isinstance(value, torch.Tensor):
-        start = sizes.get(value.dtype, 0)
-        sizes[value.dtype] = start + value.numel()
-        rows.setdefault(value.dtype, []).append(value.detach().reshape(-1))
-        return _Place(value.dtype, start, tuple(value.shape))
+        dtype = str(value.dtype).removeprefix("torch.")
+        start = sizes.get(dtype, 0)
+        sizes[dtype] = start + value.numel()
+        rows.setdefault(dtype, []).append(value.detach().reshape(-1))
+        return (_TENSOR, dtype, start, tuple(value.shape))
     if isinstance(value, Mapping):
-        return {key: _placed(item, rows, sizes) for key, item in value.items()}
+        return {key: _laid_out(item, rows, sizes) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_placed(item, rows, sizes) for item in value)
-    return copy.copy(value)
+        return type(value)(_laid_out(item, rows, sizes) for item in value)
+    return value
 
 
-def _filled(value: Any, rows: Mapping[torch.dtype, torch.Tensor]) -> Any:
-    if isinstance(value, _Place):
-        size = torch.Size(value.shape).numel()
-        return rows[value.dtype][value.start : value.start + size].view(value.shape)
+def _filled(value: Any, rows: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(value, tuple) and value[:1] == (_TENSOR,):
+        _, dtype, start, shape = value
+        return rows[dtype][start : start + math.prod(shape)].view(shape)
     if isinstance(value, dict):
         return {key: _filled(item, rows) for key, item in value.items()}
     if isinstance(value, list | tuple):
