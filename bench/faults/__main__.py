@@ -42,6 +42,8 @@ def main() -> None:
         stage = Stage.on_gpu(Path(folder), args.gpu[0], Path(args.gpu[1])) if args.gpu else Stage.on_cpu(Path(folder))
         for seed in range(args.seeds):
             for fault in FAULTS:
+                if args.gpu and fault.trained_only:
+                    continue
                 if (args.only and fault.name not in args.only) or time.perf_counter() - started > args.seconds:
                     continue
                 try:

@@ -6,7 +6,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from bench.faults import injections as put
@@ -54,7 +54,7 @@ class Fault:
     resume_at: int = 6
     step: int | None = None
     steps: int = 10
-    tags: frozenset[str] = field(default_factory=frozenset)
+    trained_only: bool = False  # means nothing on random weights
 
 
 def _names(*names: str) -> frozenset[str]:
@@ -196,7 +196,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "broken-second-moments", "CONFIRMED", _names("optimizer"), _names("adapter"),
-        settings=("optim.name=adamw_8bit",), there=_broken_moments, steps=60,
+        settings=("optim.name=adamw_8bit",), there=_broken_moments, steps=20,
     ),
     Fault(
         "loss-scale-runaway", "CONFIRMED", _names("loss_scale"), _names("overflow"),
@@ -204,7 +204,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "lr-spike", "CONFIRMED", _names("adapter", "lr"), _names("overflow"),
-        there=lambda stage, recipe: put.lr_spike(74, 3000.0), steps=80, rows=_alike, settings=("train.batch_size=4",),
+        there=lambda stage, recipe: put.lr_spike(74, 3000.0), steps=80, rows=_alike, trained_only=True, settings=("train.batch_size=4",),
     ),
     Fault("garbage-attention", "CONFIRMED", _names("kernel"), _names("example", "base"), there=_garbage_attention),
     Fault(
@@ -239,7 +239,7 @@ FAULTS: tuple[Fault, ...] = (
         resume_without="loss_scale", step=9,
     ),
     Fault(
-        "hard-example", "CONFIRMED", _names("hard_example"), rows=_garbled_row, steps=90, step=WORST,
+        "hard-example", "CONFIRMED", _names("hard_example"), rows=_garbled_row, trained_only=True, steps=90, step=WORST,
         settings=("optim.lr=1e-3", "train.batch_size=4", "data.max_length=128"),
     ),
     Fault("healthy", "REFUTED", step=8),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from jinmaek.core.record import StepRecord
@@ -39,13 +39,12 @@ class Replayed:
     repetitions: list[StepRecord] = field(default_factory=list)
 
 
-def run_control(scene: Scene, step: int, tell: Callable[[str], None]) -> Replayed:
+def run_control(scene: Scene, step: int) -> Replayed:
     """Replay from the oldest affordable state up to ``step``; from a newer one where that departs from the record."""
     first: Replayed | None = None
     for start in _affordable(scene, step):
         if first is not None and first.departure is not None and start.step < first.departure:
             continue
-        tell("control")
         found = _attempt(scene, start, step)
         if found.departure is None and first is None:
             return found

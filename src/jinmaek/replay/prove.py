@@ -82,7 +82,7 @@ def _chosen(scene: Scene, step: int | None) -> tuple[int, Failure]:
 
 def _proved(scene: Scene, step: int, failure: Failure, listener: ProofListener, started: float) -> Verdict:
     listener.on_phase("control")
-    replayed = run_control(scene, step, listener.on_phase)
+    replayed = run_control(scene, step)
     control = _judged(scene, step, failure, replayed)
     found: list[Cause] = []
     case = None
