@@ -26,11 +26,13 @@ from jinmaek.config.recipe import CaptureSection
 from jinmaek.core.record import RunFacts
 from jinmaek.pulse.alarms import Alarms
 from jinmaek.store.steps import StepWriter
+from jinmaek.training.capture_file import ENDING, write_capture
 from jinmaek.training.captures import Captures
 from jinmaek.training.determinism import repeatable
 from jinmaek.training.model import choose_device
 from jinmaek.training.session import Session, load_session_data, make_session
-from jinmaek.training.step import run_step, summed_loss
+from jinmaek.training.state import StateCopy, state_of
+from jinmaek.training.step import StepOutcome, copies, run_step, summed_loss
 
 REPEATS = 9
 WINDOW = 4  # steps timed after a snapshot: its writing goes on beside them
@@ -54,6 +56,7 @@ def measure(model: str, data: str, num_batches: int, shape: str) -> dict[str, An
         session.training.model.train()
         with StepWriter(Path(folder) / "steps.jsonl") as writer:
             rows = [_compared(session, number, writer) for number in range(1, num_batches + 1)]
+            alone = _alone_ms(session, writer)
         captured = _capture_cost(session, Path(folder), recipe.capture)
     recorded, bare = ([row[way] for row in rows] for way in (0, 1))
     least = [[min(times) for times in column] for column in (recorded, bare)]
@@ -66,6 +69,8 @@ def measure(model: str, data: str, num_batches: int, shape: str) -> dict[str, An
         "recorded_ms": round(statistics.median(middle[0]) * 1e3, 2),
         "recording_percent_of_fastest": round((sum(least[0]) / sum(least[1]) - 1) * 100, 2),
         "recording_percent_of_medians": round((sum(middle[0]) / sum(middle[1]) - 1) * 100, 2),
+        "recording_alone_ms": alone,
+        "recording_alone_percent": round(alone / bare_seconds / 10, 2),
         **captured,
         "capture_percent": round(captured["capture_ms"] / recipe.capture.every / (bare_seconds * 1e3) * 100, 3),
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if torch.cuda.is_available() else None,
@@ -88,6 +93,28 @@ def _compared(session: Session, number: int, writer: StepWriter) -> tuple[list[f
     return [one for one, _ in times], [other for _, other in times]
 
 
+def _alone_ms(session: Session, writer: StepWriter) -> float:
+    """Milliseconds of all that recording does in a step, by itself: nothing of it hides behind the step's kernels."""
+    training, batches = session.training, session.plan.batches(1)
+    alarms = Alarms(RunFacts(source="jinmaek", filters_loss=False, logging_steps=1))
+    run_step(training, 1, batches).record()
+    params = list(training.params.values())
+    norms = torch.stack(torch._foreach_norm([weight.grad for weight in params if weight.grad is not None]))
+    loss = torch.ones((), device=training.device)
+
+    def record(number: int) -> None:
+        outcome = StepOutcome(training, number, batches, 1, 1e-4)
+        outcome.read(loss, loss, norms)
+        outcome.watch_update(params, copies(params))
+        line = outcome.record()
+        writer.append(line)
+        alarms.observe(line)
+
+    record(2)
+    times = [_seconds(partial(record, number)) for number in range(3, 103)]
+    return round(statistics.median(times) * 1e3, 3)
+
+
 def _capture_cost(session: Session, folder: Path, section: CaptureSection) -> dict[str, Any]:
     """Milliseconds that a snapshot adds to the steps it is taken in and written beside."""
     batches = session.plan.batches(1)
@@ -107,13 +134,22 @@ def _capture_cost(session: Session, folder: Path, section: CaptureSection) -> di
         captures.after_step(session.training, section.every)
         host.append(time.perf_counter() - started)
         captures.keep_before(0)  # waits for the writer
-    size = max(path.stat().st_size for path in (folder / "captures").glob("*.pt"))
+    size = max(path.stat().st_size for path in (folder / "captures").glob("*.safetensors"))
     captures.close()
+    copying = []
+    for _ in range(REPEATS):
+        copying.append(_seconds(partial(_copied, session, folder)))
     return {
+        "capture_alone_ms": round(statistics.median(copying) * 1e3, 2),
         "capture_ms": round(statistics.median(differences) * 1e3, 2),
         "capture_host_ms": round(statistics.median(host) * 1e3, 2),
         "capture_mib": round(size / 2**20, 1),
     }
+
+
+def _copied(session: Session, folder: Path) -> None:
+    """A snapshot by itself, copied and written, nothing beside it."""
+    write_capture(folder / f"alone{ENDING}", StateCopy(state_of(session.training, 1)))
 
 
 def _seconds(run: Callable[[], None]) -> float:

@@ -204,7 +204,8 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "lr-spike", "CONFIRMED", _names("adapter", "lr"), _names("overflow"),
-        there=lambda stage, recipe: put.lr_spike(74, 3000.0), steps=80, rows=_alike, trained_only=True, settings=("train.batch_size=4",),
+        there=lambda stage, recipe: put.lr_spike(74, 3000.0), steps=80, rows=_alike,
+        trained_only=True, settings=("train.batch_size=4",),
     ),
     Fault("garbage-attention", "CONFIRMED", _names("kernel"), _names("example", "base"), there=_garbage_attention),
     Fault(

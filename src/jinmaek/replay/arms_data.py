@@ -21,6 +21,7 @@ def examples(case: Case) -> None:
     case.facts["num_examples"] = len(all_examples)
     _other_batches(case)
     if len(all_examples) == 1:
+        case.facts["only_example"] = all_examples[0].id
         return
     if len(all_examples) > _EACH:
         _by_halves(case, all_examples)
@@ -34,25 +35,33 @@ def examples(case: Case) -> None:
 def minimal_failing(items: Sequence[Item], fails: Callable[[Sequence[Item]], bool]) -> list[Item]:
     """A smallest part of ``items`` that still fails: no half or single item of it can be left out.
 
-    Delta debugging (Zeller & Hildebrandt 2002, ``ddmin``); ``fails(items)`` is taken for granted.
+    Delta debugging (Zeller & Hildebrandt 2002, ``ddmin``); ``fails(items)`` is taken for granted, and no part is
+    asked about twice.
     """
-    kept, parts = list(items), 2
+    known: dict[tuple[int, ...], bool] = {}
+
+    def still(part: tuple[int, ...]) -> bool:
+        if part not in known:
+            known[part] = fails([items[number] for number in part])
+        return known[part]
+
+    kept, parts = tuple(range(len(items))), 2
     while len(kept) > 1:
         size = -(-len(kept) // parts)
         chunks = [kept[at : at + size] for at in range(0, len(kept), size)]
-        smaller = next((chunk for chunk in chunks if len(chunk) < len(kept) and fails(chunk)), None)
+        smaller = next((chunk for chunk in chunks if len(chunk) < len(kept) and still(chunk)), None)
         if smaller is not None:
             kept, parts = smaller, 2
             continue
-        rests = ([item for item in kept if item not in chunk] for chunk in chunks)
-        smaller = next((rest for rest in rests if 0 < len(rest) < len(kept) and fails(rest)), None)
+        rests = (tuple(number for number in kept if number not in chunk) for chunk in chunks)
+        smaller = next((rest for rest in rests if rest and still(rest)), None)
         if smaller is not None:
             kept, parts = smaller, max(parts - 1, 2)
         elif parts >= len(kept):
             break
         else:
             parts = min(len(kept), parts * 2)
-    return kept
+    return [items[number] for number in kept]
 
 
 def _by_halves(case: Case, all_examples: Sequence[Example]) -> None:

@@ -154,9 +154,11 @@ def lr_times(training: Training, factor: Callable[[int], float]) -> Iterator[Non
         rates = [group["lr"] for group in optimizer.param_groups]
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor(training.schedule.last_epoch)
-        step()
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        try:
+            step()
+        finally:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
 
     try:
         optimizer.step = slower  # type: ignore[method-assign,assignment]

@@ -87,8 +87,8 @@ def changed_from_outside(scene: Scene, found: Replayed) -> Cause | None:
 
     So what changed them was no step: memory, another program, a hand.
     """
-    if found.departure is None or found.departed is None:
-        return None
+    if found.departure is None or found.departed is None or found.departure == 1:
+        return None  # other weights before step 1 are another beginning
     last, recorded_last = found.before_departure, scene.records.get(found.departure - 1)
     if last is not None and recorded_last is not None and last.update_ratio != recorded_last.update_ratio:
         return None

@@ -17,11 +17,15 @@ from torch import nn
 def dequantised(weight: Any) -> torch.Tensor:
     """The matrix that a ``Params4bit`` stands for, fp32 [out, in]."""
     state = weight.quant_state
-    packed = weight.data.reshape(-1)
+    packed = weight.data.reshape(-1).view(torch.uint8)
     nibbles = torch.stack((packed >> 4, packed & 15), dim=1).reshape(-1)
     values = state.code.float()[nibbles.int()]
-    blocks = values[: state.shape.numel()].reshape(-1, state.blocksize)
-    matrix: torch.Tensor = (blocks * _absmax(state)[:, None]).reshape(state.shape)
+    size = state.shape.numel()
+    values = values[:size]
+    if short := -size % state.blocksize:  # of the last block
+        values = nn.functional.pad(values, (0, short))
+    blocks = values.reshape(-1, state.blocksize) * _absmax(state)[:, None]
+    matrix: torch.Tensor = blocks.reshape(-1)[:size].reshape(state.shape)
     return matrix
 
 

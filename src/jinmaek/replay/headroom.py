@@ -12,6 +12,7 @@ from jinmaek.replay.scan import Op, OpScan
 from jinmaek.training.state import bring_to
 
 _SURE = 3.0  # standard errors that a slope must lie above 0
+_ROUNDING = 1e-9  # of the values: a smaller rise in all is the arithmetic's own
 
 
 def headroom_of(case: Case, op: Op, share: float) -> Headroom:
@@ -63,7 +64,7 @@ def steps_left(shares: Mapping[int, float]) -> float | None:
     slope = sum((step - middle) * value for step, value in shares.items()) / width
     rest = sum((value - level - slope * (step - middle)) ** 2 for step, value in shares.items())
     error = math.sqrt(rest / (count - 2) / width)
-    if slope <= _SURE * error or slope <= 0:
+    if slope <= _SURE * error or slope * (max(steps) - min(steps)) <= _ROUNDING * max(values):
         return None
     now = level + slope * (steps[-1] - middle)
     return max(0.0, (1.0 - now) / slope)

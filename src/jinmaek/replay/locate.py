@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,6 @@ from jinmaek.replay.scene import Scene
 from jinmaek.training.batches import Batch
 from jinmaek.training.state import State
 
-_MASK = 0.99 * torch.finfo(torch.float32).max  # what transformers writes where nothing is to be looked at
 _PEFT_PREFIX = "base_model.model."
 
 
@@ -30,13 +30,18 @@ def locate(scene: Scene, state: State, step: int) -> tuple[Location, Op] | None:
     with scan.running():
         scene.measure(state, step)
     values = scan.values()
+    masks: set[int] = set()  # infinities that say where nothing is to be looked at
     for op in scan.ops:
         if math.isfinite(values[op.output]) or op.is_fill or op.is_view:
+            if op.is_fill and math.isinf(values[op.output]):
+                masks.add(op.output)
             continue
-        if all(math.isfinite(values[each]) for each in op.inputs):
+        if all(math.isfinite(values[each]) or each in masks for each in op.inputs):
             found = _look(scene, state, step, op)
+            if found is None:
+                masks.add(op.output)
         else:
-            weight = _bad_weight(scene)
+            weight = _bad_weight(scene, op.key[0])
             found = None if weight is None else _look(scene, state, step, op, weight)
         if found is not None:
             return found, op
@@ -72,17 +77,18 @@ def plain_name(module: str) -> str:
 
 
 def _look(scene: Scene, state: State, step: int, op: Op, weight: str | None = None) -> Location | None:
-    """Run the step again and look at ``op``; ``None`` where it only writes a mask."""
+    """Run the step again and look at ``op``; ``None`` where it only goes on with a mask."""
     found: list[Location] = []
     batch = scene.batches(step)[op.micro]
 
     def inspect(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run: Callable[[], Any]) -> Any:
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.numel()]
         sizes = tuple(float(largest(each)) for each in given if each.is_floating_point())
+        masked = [each <= _mask_of(each.dtype) for each in given if each.is_floating_point()]
         true = None if weight is not None else _true_largest(scene, op, func, args, kwargs)
         result = run()
         output = next(each for each in tree_leaves(result) if isinstance(each, torch.Tensor))
-        if not any(size >= _MASK for size in sizes):
+        if weight is not None or not _only_masks(masked, output):
             seen = _described(scene, op, output, batch)
             found.append(replace(seen, input_absmax=sizes, true_absmax=true, weight=weight))
         return result
@@ -91,6 +97,26 @@ def _look(scene: Scene, state: State, step: int, op: Op, weight: str | None = No
     with scan.running():
         scene.measure(state, step)
     return found[0] if found else None
+
+
+def _mask_of(dtype: torch.dtype) -> float:
+    """What transformers writes where nothing is to be looked at: the least number, in fp32 also that of bf16."""
+    return -limit_of(dtype) if dtype == torch.float16 else -0.99 * limit_of(dtype)
+
+
+def _only_masks(masked: Sequence[torch.Tensor], output: torch.Tensor) -> bool:
+    """Whether ``output`` is -inf where one of the inputs is ``masked``, and finite elsewhere.
+
+    A score below a mask of fp16's least number is such: that is no overflow of the score.
+    """
+    bad = ~torch.isfinite(output)
+    if not bool(bad.any()) or not bool((output[bad] == -math.inf).all()):
+        return False
+    for each in masked:
+        with suppress(RuntimeError):  # of a shape that has nothing to do with the output's
+            if bool(each.broadcast_to(output.shape)[bad].all()):
+                return True
+    return False
 
 
 def _described(scene: Scene, op: Op, output: torch.Tensor, batch: Batch) -> Location:
@@ -115,12 +141,20 @@ def _described(scene: Scene, op: Op, output: torch.Tensor, batch: Batch) -> Loca
     )
 
 
-def _bad_weight(scene: Scene) -> str | None:
-    """The frozen or trained weight that is itself not finite, if one is."""
-    for name, weight in scene.training.model.named_parameters():
-        if weight.is_floating_point() and not bool(torch.isfinite(largest(weight))):
-            return plain_name(name)
-    return None
+def _bad_weight(scene: Scene, module: str) -> str | None:
+    """The frozen or trained weight that is itself not finite, if one is; of several one of ``module``."""
+    bad = [name for name, weight in scene.training.model.named_parameters() if not _is_finite(weight)]
+    bad.sort(key=lambda name: not name.startswith(f"{module}."))
+    return plain_name(bad[0]) if bad else None
+
+
+def _is_finite(weight: Any) -> bool:
+    """Of a 4-bit weight: what its codes are multiplied by."""
+    state = getattr(weight, "quant_state", None)
+    parts = [weight] if state is None else [state.absmax]
+    if state is not None and state.nested:
+        parts += [state.state2.absmax, state.offset]
+    return all(bool(torch.isfinite(largest(part))) for part in parts if part.is_floating_point())
 
 
 def _true_largest(scene: Scene, op: Op, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from jinmaek.replay.reason import Evidence, causes, outcome_of
 from jinmaek.replay.scene import Scene, opened
 from jinmaek.replay.symptom import Failure, choose_step, failures
 
+_RECENT, _ORDINARY = 31, 3.0  # steps whose gradients are usual, and how many times their median still is
 _SAME_LOSS = 3.0  # times the spread of repetitions within which a recorded loss counts as one of them
 
 
@@ -73,6 +76,8 @@ def prove(
 def _chosen(scene: Scene, step: int | None) -> tuple[int, Failure]:
     optim = scene.session.recipe.optim
     shown = dict(failures(scene.records.values(), (optim.beta1, optim.beta2)))
+    if not shown:  # killed before the first step was over
+        raise RunError("prove.no_steps", path=scene.directory.path)
     if step is None:
         step = choose_step(shown, diagnose_path(str(scene.directory.path))[0])
     if step not in shown:
@@ -192,6 +197,8 @@ def _try_arms(case: Case) -> None:
     arms.precision(case)
     arms.loss_scale(case)
     only_scale = bool(case.healed("smaller_scale"))
+    if only_scale and _gradient_is_ordinary(case):
+        return  # with a smaller scale nothing is wrong: neither data nor adapter are asked about
     arms_data.examples(case)
     arms_adapter.adapter(case)
     base_fails = case.outcome("fresh_adapter") == "fails"
@@ -202,6 +209,17 @@ def _try_arms(case: Case) -> None:
         arms.kernels(case)
     if not wide_heals:
         arms_adapter.dropout(case)
+
+
+def _gradient_is_ordinary(case: Case) -> bool:
+    """Whether the gradient, where the scale let it be seen, is no larger than those of the steps before."""
+    seen = [trial.grad_norm for trial in case.trials if trial.arm == "smaller_scale" and trial.outcome == "heals"]
+    before = [
+        record.grad_norm
+        for step, record in case.scene.records.items()
+        if case.step - _RECENT <= step < case.step and record.grad_norm is not None and isfinite(record.grad_norm)
+    ]
+    return not before or (seen[0] or 0.0) <= _ORDINARY * statistics.median(before)
 
 
 def _kernel_is_suspect(place: Location | None) -> bool:

@@ -46,6 +46,8 @@ class Evidence:
 def causes(evidence: Evidence) -> tuple[Cause, ...]:
     """The chain from the symptom to what lies behind it, then what is refuted, then what stays open."""
     found: list[Cause] = []
+    if evidence.symptom == "none":
+        return ()
     for judge in (_bad_weight, _outlier, _kernel, _overflow, _loss_scale, _example, _optimizer, _lr, _adapter):
         cause = judge(evidence)
         found += [] if cause is None else [cause]
@@ -72,15 +74,16 @@ def _bad_weight(evidence: Evidence) -> Cause | None:
     bad = evidence.facts.get("bad_weights")
     if not bad:
         return None
-    healed = [trial for trial in evidence.named("mended_weight") if trial.outcome == "heals"]
+    mended = [trial for trial in evidence.named("mended_weight") if "num_non_finite" in trial.facts]
+    healed = [trial for trial in mended if trial.outcome == "heals"]
     facts = healed[0].facts if healed else bad[0]
     return _cause("bad_weight", "confirmed" if healed else "undecided", ["mended_weight"], facts)
 
 
 def _outlier(evidence: Evidence) -> Cause | None:
-    if not evidence.facts.get("outliers"):
-        return None
     tried = [trial for trial in evidence.named("mended_weight") if "typical" in trial.facts]
+    if not tried:
+        return None
     healed = [trial for trial in tried if trial.outcome == "heals"]
     facts = (healed or tried)[0].facts
     return _cause("outlier_weight", "confirmed" if healed else "refuted", ["mended_weight"], facts)
@@ -164,12 +167,20 @@ def _example(evidence: Evidence) -> Cause | None:
     else:
         few = len(needed) == 1 or 0 < len(needed) < len(without)
         needed = needed if few else []
-        facts, arms = _needed_facts(evidence, needed), ["without_example", "only_example"]
+        facts, arms = _needed_facts(evidence, needed), _example_arms(evidence, needed)
     if not needed:
         return _cause("example", "refuted", arms, {})
     if (hard := _hard_for_base(evidence)) is not None:
         return _cause("hard_example", "confirmed", [*arms, "fresh_adapter"], {**facts, **hard})
     return _cause("example", "confirmed", arms, facts)
+
+
+def _example_arms(evidence: Evidence, needed: Sequence[Trial]) -> list[str]:
+    """The arms on one example, on several, or on whichever were tried where none was needed."""
+    one, several = ["without_example", "only_example"], ["without_examples", "only_examples"]
+    if needed:
+        return several if needed[0].arm in several else one
+    return [arm for arm in one + several if evidence.named(arm)]
 
 
 def _hard_for_base(evidence: Evidence) -> dict[str, Any] | None:

@@ -100,7 +100,7 @@ class OpScan(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._counts[place] += 1
         if self._watch is not None and key != self._watch:
             return func(*args, **kwargs)
-        given = [] if self._watch else tree_leaves((args, kwargs))
+        given = [] if self._watch else _read(name, args, kwargs)
         inputs = tuple(self._place(each) for each in given if _counts(each))
         stop = self._stop_at
         if self._inspect is not None and stop is not None and (key, self._micro) == (stop.key, stop.micro):
@@ -140,6 +140,12 @@ def largest(tensor: torch.Tensor) -> torch.Tensor:
     """Largest |x|, fp32 []; NaN if any is NaN."""
     norm: torch.Tensor = torch.linalg.vector_norm(tensor.detach(), float("inf"))
     return norm.float()
+
+
+def _read(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """What an operation reads: not the memory that it only writes to, in which anything may stand."""
+    kept = {key: value for key, value in kwargs.items() if key != "out"}
+    return tree_leaves((args[1:] if name == "aten.copy_" else args, kept))
 
 
 def _counts(value: Any) -> bool:

@@ -17,7 +17,8 @@ from jinmaek.core.record import StepRecord
 from jinmaek.core.verdict import Difference
 from jinmaek.store import RunDirectory, read_steps
 from jinmaek.training.batches import Batch
-from jinmaek.training.captures import KEPT, list_captures, read_capture, step_of
+from jinmaek.training.capture_file import list_captures, read_capture, step_of
+from jinmaek.training.captures import KEPT
 from jinmaek.training.checkpoint import list_checkpoints, read_checkpoint
 from jinmaek.training.determinism import repeatable
 from jinmaek.training.manifest import make_manifest

@@ -6,7 +6,7 @@
     steps.jsonl    one StepRecord a line
     events.jsonl   evaluations, checkpoints, skipped steps, how it ended
     checkpoints/   step-00000100/ …
-    captures/      step-00000120.pt …, snapshots to run a step again from
+    captures/      step-00000120.safetensors …, snapshots to run a step again from
     adapter/       the result, a plain PEFT adapter
 """
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from jinmaek.config.recipe import CaptureSection
-from jinmaek.core.errors import RunError
-from jinmaek.training.state import State, StateCopy, state_of, unpacked
+from jinmaek.training.capture_file import ENDING, list_captures, step_of, write_capture
+from jinmaek.training.state import StateCopy, state_of
 from jinmaek.training.step import Training
 
-FORMAT = 1
 KEPT = "kept"
 NEIGHBOURS = 2  # snapshots kept for a finding: the last one before it, and one more to see it grow from
 
@@ -49,14 +47,20 @@ class Captures:
         self._settle()
         if self._broken:
             return
-        snapshot = StateCopy(state_of(training, step))
+        try:
+            snapshot = StateCopy(state_of(training, step))
+        except torch.OutOfMemoryError as error:
+            self._fail(error)
+            return
         self._writing = self._writer.submit(self._write, snapshot, step)
 
     def keep_before(self, step: int) -> list[int]:
         """Keep the snapshots just before ``step`` for good, where there is room; the steps of those kept."""
         self._settle(wait=True)
         kept, ring = list_captures(self._folder / KEPT), list_captures(self._folder)
-        before = sorted((path for path in [*kept, *ring] if step_of(path) < step), key=step_of)[-NEIGHBOURS:]
+        # A run that was resumed may have taken one again that is kept already.
+        found = {step_of(path): path for path in [*ring, *kept] if step_of(path) < step}
+        before = [found[each] for each in sorted(found)[-NEIGHBOURS:]]
         room = self._section.keep_found - len(kept)
         chosen = [path for path in before if path in ring][-room:] if room > 0 else []
         for path in chosen:
@@ -82,43 +86,13 @@ class Captures:
         error = self._writing.exception()
         self._writing = None
         if error is not None:
-            self._broken = True
-            self._tell("capture_failed", error=str(error).splitlines()[0])
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._broken = True
+        self._tell("capture_failed", error=(str(error).strip() or type(error).__name__).splitlines()[0])
 
     def _write(self, snapshot: StateCopy, step: int) -> None:
-        write_capture(self._folder / f"step-{step:08d}.pt", snapshot)
+        write_capture(self._folder / f"step-{step:08d}{ENDING}", snapshot)
         for old in list_captures(self._folder)[: -self._section.keep]:
             old.unlink()
-
-
-def write_capture(path: Path, snapshot: StateCopy) -> None:
-    """Write ``snapshot`` to ``path``, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".draft")
-    torch.save({"format": FORMAT, **snapshot.packed()}, draft)
-    draft.replace(path)
-
-
-def read_capture(path: Path) -> State:
-    """The state in ``path``, on the host.
-
-    Raises:
-        RunError: it cannot be read, or a later version of jinmaek wrote it.
-    """
-    try:
-        packed: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError) as error:
-        raise RunError("run.capture_unreadable", path=path, error=error) from error
-    if packed.get("format") != FORMAT:
-        raise RunError("run.capture_format", path=path, found=packed.get("format"), known=FORMAT)
-    return unpacked(packed)
-
-
-def list_captures(folder: Path) -> list[Path]:
-    """Whole snapshots in ``folder``, oldest first."""
-    return sorted(folder.glob("step-*.pt"))
-
-
-def step_of(path: Path) -> int:
-    """The step after which a snapshot was taken."""
-    return int(path.stem.removeprefix("step-"))

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ def read_checkpoint(training: Training, path: Path) -> State:
         state: State = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
         saved = load_peft_weights(str(path), device="cpu")
         weights = {name: _saved_weight(saved, name) for name in training.params}
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
         raise RunError("run.checkpoint_unreadable", path=path, error=error) from error
     return {**state, "weights": weights}
 

@@ -11,6 +11,7 @@ import ast
 import copy
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,11 +63,13 @@ class StateCopy:
     def __init__(self, state: State) -> None:
         rows: dict[str, list[torch.Tensor]] = {}
         self._layout = _laid_out(state, rows, {})
-        self._rows = {dtype: _to_host(row) for dtype, row in rows.items()}
+        together = {dtype: _together(row) for dtype, row in rows.items()}
+        device = next((row.device for row in together.values() if row.device.type == "cuda"), None)
         self._done: torch.cuda.Event | None = None
-        if torch.cuda.is_available():
-            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._done.record()
+        if device is None:
+            self._rows = together
+        else:
+            self._rows, self._done = _sent_to_host(together, device)
 
     def wait(self) -> State:
         """The copy, whole; waits for the device."""
@@ -117,14 +120,32 @@ def _filled(value: Any, rows: Mapping[str, torch.Tensor]) -> Any:
     return value
 
 
-def _to_host(row: list[torch.Tensor]) -> torch.Tensor:
+def _together(row: list[torch.Tensor]) -> torch.Tensor:
+    """The tensors behind one another, in memory of their own."""
     device = next((each.device for each in row if each.device.type == "cuda"), None)
-    if device is None:
-        return torch.cat(row)
-    if any(each.device != device for each in row):
+    if device is not None and any(each.device != device for each in row):
         # Paged optimizers keep theirs in memory that host and device share: wait until nobody writes to it.
         torch.cuda.current_stream(device).synchronize()
         row = [each.to(device) for each in row]
-    together = torch.cat(row)
-    host = torch.empty(together.shape, dtype=together.dtype, pin_memory=True)
-    return host.copy_(together, non_blocking=True)
+    return torch.cat(row)
+
+
+def _sent_to_host(
+    rows: Mapping[str, torch.Tensor], device: torch.device
+) -> tuple[dict[str, torch.Tensor], torch.cuda.Event]:
+    """Pinned copies on their way, on a stream of their own: the next step's kernels do not wait for the bus."""
+    stream = _copy_stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    hosts = {}
+    with torch.cuda.stream(stream):
+        for dtype, row in rows.items():
+            hosts[dtype] = torch.empty(row.shape, dtype=row.dtype, pin_memory=True).copy_(row, non_blocking=True)
+            row.record_stream(stream)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(stream)
+    return hosts, done
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
