@@ -26,7 +26,7 @@ from scenes import layer, scene_of
 
 NF4 = {"quantization": "nf4"}
 KINDS = [(kind, nested) for kind in ("nf4", "fp4") for nested in (False, True)]
-each_kind = pytest.mark.parametrize(("kind", "nested"), KINDS, ids=lambda value: str(value))
+each_kind = pytest.mark.parametrize(("kind", "nested"), KINDS, ids=str)
 
 
 def quantised(shape, kind, nested, storage=torch.uint8, blocksize=64):
@@ -64,34 +64,45 @@ def test_a_4_bit_matrix_is_bitsandbytes_own_to_the_bit(shape, kind, nested):
     assert found.view(-1)[-1].item() == pytest.approx(1e3, rel=0.01)
 
 
+@pytest.mark.parametrize(("blocksize", "shape"), [(64, (48, 96)), (128, (48, 64)), (256, (48, 128))])
+def test_rows_that_are_not_whole_blocks_are_right_too(blocksize, shape):
+    """bitsandbytes 0.50.2 is not: its AVX512 kernel begins a block with each row whose width is a multiple of 32."""
+    matrix, weight = quantised(shape, "nf4", False, blocksize=blocksize)
+    code = weight.quant_state.code
+    codes = torch.stack((weight.data >> 4, weight.data & 15), dim=1).flatten().tolist()
+    scales = matrix.flatten().view(-1, blocksize).abs().amax(dim=1).tolist()
+    exact = [code[each].item() * scales[place // blocksize] for place, each in enumerate(codes)]
+    assert torch.allclose(dequantised(weight).flatten(), torch.tensor(exact), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("blocksize", [64, 256])
 def test_the_dtype_that_the_codes_are_stored_in_and_the_block_do_not_matter(storage, blocksize):
-    _, weight = quantised((48, 64), "nf4", True, storage, blocksize)
+    _, weight = quantised((48, 256), "nf4", True, storage, blocksize)
     assert weight.dtype == storage
     assert torch.equal(dequantised(weight), theirs(weight))
 
 
 def four_bit_layer(kind="nf4", nested=True, compute=torch.float32, bias=True):
     torch.manual_seed(1)
-    made = Linear4bit(96, 40, bias=bias, compute_dtype=compute, compress_statistics=nested, quant_type=kind).to("cpu")
+    made = Linear4bit(128, 40, bias=bias, compute_dtype=compute, compress_statistics=nested, quant_type=kind).to("cpu")
     made.support_avx512bf16_for_cpu = False  # as jinmaek.training.model does
     return made
 
 
-def product(forward, x, seed=2):
+def product(forward, x):
     """What ``forward`` makes of ``x``, and the gradient for it under a random one."""
     x = x.clone().requires_grad_()
     y = forward(x)
-    torch.manual_seed(seed)
+    torch.manual_seed(2)
     y.backward(torch.randn(y.shape).to(y.dtype))
     return y.detach(), x.grad
 
 
-def exactly(layer_, x, seed=2):
+def exactly(layer_, x):
     """The same in fp64."""
     matrix = dequantised(layer_.weight).double()
-    torch.manual_seed(seed)
+    torch.manual_seed(2)
     grad = torch.randn(*x.shape[:-1], matrix.shape[0]).to(x.dtype).double()
     bias = 0.0 if layer_.bias is None else layer_.bias.detach().double()
     return x.double() @ matrix.t() + bias, grad @ matrix
@@ -105,7 +116,7 @@ def relative(found, exact):
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_reference_product_in_fp32_is_exact_up_to_rounding(kind, nested, bias):
     layer_ = four_bit_layer(kind, nested, bias=bias)
-    x = torch.randn(2, 5, 96)
+    x = torch.randn(2, 5, 128)
     reference, own, exact = product(reference_linear(layer_), x), product(layer_, x), exactly(layer_, x)
     for ours, library, best in zip(reference, own, exact, strict=True):
         assert ours.dtype == torch.float32
@@ -118,7 +129,7 @@ def test_the_reference_product_in_fp32_is_exact_up_to_rounding(kind, nested, bia
 @pytest.mark.parametrize("given", [torch.float32, torch.float16])
 def test_the_reference_product_is_computed_in_the_layers_dtype_and_given_in_the_inputs(compute, limit, given):
     layer_ = four_bit_layer(compute=compute)
-    x = torch.randn(7, 96).to(given)
+    x = torch.randn(7, 128).to(given)
     reference, own, exact = product(reference_linear(layer_), x), product(layer_, x), exactly(layer_, x)
     for ours, library, best in zip(reference, own, exact, strict=True):
         assert ours.dtype == library.dtype == given
@@ -129,14 +140,13 @@ def test_the_reference_product_is_computed_in_the_layers_dtype_and_given_in_the_
 
 def test_the_reference_product_is_not_autocast():
     layer_ = four_bit_layer(compute=torch.float32)
-    x = torch.randn(3, 96)
+    x = torch.randn(3, 128)
     with torch.autocast("cpu", torch.bfloat16):
-        inside = product(reference_linear(layer_), x)
-    assert all(map(torch.equal, inside, product(reference_linear(layer_), x)))
+        inside = reference_linear(layer_)(x)
+    assert torch.equal(inside, reference_linear(layer_)(x))
 
 
 FP16 = {"precision": "fp16"}
-POISONED = "the frozen head's first number"
 
 
 def managers(session):
@@ -160,6 +170,9 @@ def managers(session):
 
 # What is no change here: the recipe's own dtype, and a head that is finite.
 SAME = {"fp16": {"computed in fp16"}, "nf4": {"computed in bf16"}, "fp32": {"computed in fp32"}}
+# Other kernels, whose results can be the same to the bit.
+MAY_BE_SAME = {"attention in fp32", "reference dequantisation"}
+# The digest is that of the gradient, before an update; a finite weight has nothing to take out.
 SAME_DIGEST = {"without what is not finite", "lr times"}
 RECIPES = {
     "fp32": {"adapter": {"dropout": 0.2}},
@@ -188,21 +201,16 @@ def test_every_change_changes_the_step_and_is_put_back_to_the_bit(make_session, 
             assert weight.dtype == frozen[each].dtype, (name, each)
             assert torch.equal(weight, frozen[each]), (name, each)
 
-    before, dtype, scale = digest(), training.dtype, training.loss_scale
+    name, dtype, scale = "nothing", training.dtype, training.loss_scale
+    before = digest()
     for name, change in managers(session).items():
         with change():
             inside = digest()
-        no_kernel = name == "reference dequantisation" and recipe != "nf4"
-        unchanged = name in SAME[recipe] | SAME_DIGEST or no_kernel
-        assert (inside == before) is unchanged or (name, recipe) in MAY_BE_SAME, name
+        assert (inside == before) is (name in SAME[recipe] | SAME_DIGEST) or name in MAY_BE_SAME, name
         check_same()
         with pytest.raises(ZeroDivisionError), change():
             raise ZeroDivisionError
         check_same()
-
-
-# In fp32 sdpa on the CPU is computed as fp32 already.
-MAY_BE_SAME = {("attention in fp32", "fp32")}
 
 
 def forward_dtypes(session, run):
@@ -236,13 +244,29 @@ def test_4_bit_layers_multiply_in_the_dtype_too(make_session, dtype, monkeypatch
         return own(x, *args, **settings)
 
     monkeypatch.setattr(bitsandbytes, "matmul_4bit", watched)
-    measure_step(session.training, 1, session.plan.batches(1))
+    scene = scene_of(session)
+    scene.measure(scene.fresh, 1)
     assert seen == {torch.bfloat16}, "the recipe's compute_dtype"
     seen.clear()
     with computed_in(session.training, dtype):
-        record = measure_step(session.training, 1, session.plan.batches(1)).record()
+        record = scene.measure(scene.fresh, 1)
     assert seen == {dtype}
     assert (record.loss_scale is None) is (dtype != torch.float16)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_reference_dequantisation_uses_none_of_the_kernels(make_session, checkpointing, monkeypatch):
+    session = make_session(model=NF4 | {"activation_checkpointing": checkpointing}, train={"precision": "bf16"})
+    scene = scene_of(session)
+    expected = scene.measure(scene.fresh, 1)
+    for name in ("gemm_4bit", "dequantize_4bit", "gemv_4bit"):
+        monkeypatch.setattr(torch.ops.bitsandbytes, name, None)
+    with reference_dequantisation(session.training):
+        found = scene.measure(scene.fresh, 1)
+    assert found.loss == pytest.approx(expected.loss, abs=1e-2)
+    assert found.grad_norm == pytest.approx(expected.grad_norm, rel=2e-2)
+    with pytest.raises((TypeError, AttributeError)):
+        scene.measure(scene.fresh, 1)
 
 
 def test_fp32_heals_what_overflows_in_fp16(make_session):

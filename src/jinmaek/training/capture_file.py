@@ -21,8 +21,8 @@ from jinmaek.training.state import State, StateCopy, unpacked
 FORMAT = "jinmaek-capture-1"
 ENDING = ".safetensors"
 _DTYPES = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16",
-    "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 
 
@@ -47,9 +47,9 @@ def _write(file: BinaryIO, packed: Mapping[str, Any]) -> None:
     rows = sorted(packed["rows"].items(), key=lambda pair: -pair[1].element_size())
     header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "layout": packed["layout"]}}
     end = 0
-    for dtype, row in rows:
+    for name, row in rows:
         begin, end = end, end + row.numel() * row.element_size()
-        header[dtype] = {"dtype": _DTYPES[dtype], "shape": [row.numel()], "data_offsets": [begin, end]}
+        header[name] = {"dtype": _DTYPES[row.dtype], "shape": [row.numel()], "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     file.write(struct.pack("<Q", len(text)) + text)

@@ -56,27 +56,30 @@ def rng_state() -> State:
 class StateCopy:
     """A state on its way to the host, copied behind the kernels already queued; the host does not wait.
 
-    Tensors of one dtype are laid behind one another first: hundreds of small copies would cost the host
-    milliseconds, and each its own pinned buffer.
+    Tensors of one dtype and device are laid behind one another first: hundreds of small copies would cost the
+    host milliseconds, and each its own pinned buffer.
     """
 
     def __init__(self, state: State) -> None:
         rows: dict[str, list[torch.Tensor]] = {}
         self._layout = _laid_out(state, rows, {})
-        together = {dtype: _together(row) for dtype, row in rows.items()}
-        device = next((row.device for row in together.values() if row.device.type == "cuda"), None)
+        if any(getattr(each, "is_paged", False) for row in rows.values() for each in row):
+            # Paged optimizers keep theirs in memory that host and device share: wait until nobody writes to it.
+            torch.cuda.synchronize()
+        together = {name: torch.cat([each.detach().reshape(-1) for each in row]) for name, row in rows.items()}
+        on_device = {name: row for name, row in together.items() if row.device.type == "cuda"}
+        self._rows = {name: row for name, row in together.items() if name not in on_device}
         self._done: torch.cuda.Event | None = None
-        if device is None:
-            self._rows = together
-        else:
-            self._rows, self._done = _sent_to_host(together, device)
+        if on_device:
+            sent, self._done = _sent_to_host(on_device)
+            self._rows |= sent
 
     def wait(self) -> State:
         """The copy, whole; waits for the device."""
         return unpacked(self.packed())
 
     def packed(self) -> State:
-        """The copy as it lies: ``rows``, 1-d tensors by dtype, and ``layout``, the state with tensors as places.
+        """The copy as it lies: ``rows``, 1-d tensors named after dtype and device, and ``layout``, the state with tensors as places.
 
         ``layout`` is a Python literal. A few large tensors and one text are written in hardly any interpreter
         time; hundreds of small ones would take it from the training that goes on beside.
@@ -92,16 +95,16 @@ def unpacked(packed: Mapping[str, Any]) -> State:
     return state
 
 
-_TENSOR = "tensor"  # (_TENSOR, dtype, start, shape) stands for a tensor
+_TENSOR = "tensor"  # (_TENSOR, row, start, shape) stands for a tensor
 
 
 def _laid_out(value: Any, rows: dict[str, list[torch.Tensor]], sizes: dict[str, int]) -> Any:
     if isinstance(value, torch.Tensor):
-        dtype = str(value.dtype).removeprefix("torch.")
-        start = sizes.get(dtype, 0)
-        sizes[dtype] = start + value.numel()
-        rows.setdefault(dtype, []).append(value.detach().reshape(-1))
-        return (_TENSOR, dtype, start, tuple(value.shape))
+        row = f"{str(value.dtype).removeprefix('torch.')}@{value.device.type}"
+        start = sizes.get(row, 0)
+        sizes[row] = start + value.numel()
+        rows.setdefault(row, []).append(value)
+        return (_TENSOR, row, start, tuple(value.shape))
     if isinstance(value, Mapping):
         return {key: _laid_out(item, rows, sizes) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -111,8 +114,8 @@ def _laid_out(value: Any, rows: dict[str, list[torch.Tensor]], sizes: dict[str, 
 
 def _filled(value: Any, rows: Mapping[str, torch.Tensor]) -> Any:
     if isinstance(value, tuple) and value[:1] == (_TENSOR,):
-        _, dtype, start, shape = value
-        return rows[dtype][start : start + math.prod(shape)].view(shape)
+        _, row, start, shape = value
+        return rows[row][start : start + math.prod(shape)].view(shape)
     if isinstance(value, dict):
         return {key: _filled(item, rows) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -120,26 +123,15 @@ def _filled(value: Any, rows: Mapping[str, torch.Tensor]) -> Any:
     return value
 
 
-def _together(row: list[torch.Tensor]) -> torch.Tensor:
-    """The tensors behind one another, in memory of their own."""
-    device = next((each.device for each in row if each.device.type == "cuda"), None)
-    if device is not None and any(each.device != device for each in row):
-        # Paged optimizers keep theirs in memory that host and device share: wait until nobody writes to it.
-        torch.cuda.current_stream(device).synchronize()
-        row = [each.to(device) for each in row]
-    return torch.cat(row)
-
-
-def _sent_to_host(
-    rows: Mapping[str, torch.Tensor], device: torch.device
-) -> tuple[dict[str, torch.Tensor], torch.cuda.Event]:
+def _sent_to_host(rows: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.cuda.Event]:
     """Pinned copies on their way, on a stream of their own: the next step's kernels do not wait for the bus."""
+    device = next(iter(rows.values())).device
     stream = _copy_stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     hosts = {}
     with torch.cuda.stream(stream):
-        for dtype, row in rows.items():
-            hosts[dtype] = torch.empty(row.shape, dtype=row.dtype, pin_memory=True).copy_(row, non_blocking=True)
+        for name, row in rows.items():
+            hosts[name] = torch.empty(row.shape, dtype=row.dtype, pin_memory=True).copy_(row, non_blocking=True)
             row.record_stream(stream)
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(stream)
