@@ -35,6 +35,12 @@ def test_an_exact_value_by_hand():
     assert steps_left(shares) == pytest.approx((1 - (0.296 + 2 * slope)) / slope)
 
 
+def test_a_rise_of_less_than_three_standard_errors_is_scatter():
+    """Slope 0.14 with a standard error of 0.057, two of the four points being spent on the line."""
+    assert steps_left({1: 0.0, 2: 0.3, 3: 0.2, 4: 0.5}) is None
+    assert steps_left({1: 0.0, 2: 0.2, 3: 0.3, 4: 0.5}) == pytest.approx((1 - 0.49) / 0.16)
+
+
 @pytest.mark.parametrize("count", range(4))
 def test_a_few_points_are_no_trend(count):
     assert steps_left(line(0.1, 0.5, count)) is None

@@ -38,6 +38,10 @@ def scanned(session, **options):
     return scan, scan.values()
 
 
+def hooks(session):
+    return [(len(module._forward_pre_hooks), len(module._forward_hooks)) for module in session.training.model.modules()]
+
+
 def found(scan, module, op, phase):
     return [each for each in scan.ops if each.key[:3] == (module, op, phase)]
 
@@ -48,14 +52,14 @@ def test_a_scanned_step_is_the_same_to_the_bit(make_session, recipe, checkpointi
     digests = []
     for scans in (False, True):
         session = session_of(make_session, recipe, checkpointing)
+        before = hooks(session)
         if scans:
             with OpScan(session.training.model).running():
                 records = [run_step(session.training, step, session.plan.batches(step)).record() for step in (1, 2)]
         else:
             records = [run_step(session.training, step, session.plan.batches(step)).record() for step in (1, 2)]
         digests.append([record.digest for record in records])
-        assert all(not module._forward_hooks for module in session.training.model.modules())
-        assert all(not module._forward_pre_hooks for module in session.training.model.modules())
+        assert hooks(session) == before
     assert digests[0] == digests[1]
 
 
@@ -69,11 +73,11 @@ def test_products_forward_and_backward_stand_under_their_layer(make_session, che
         assert len(found(scan, f"{name}.base_layer", "aten.addmm", "forward")) == 1
         again = 1 if checkpointing else 0  # what is recomputed counts as backward
         assert len(found(scan, f"{name}.base_layer", "aten.addmm", "backward")) == again
-        # Nothing trains below the first layer's attention, so only adapters need gradients there.
-        grads = [len(found(scan, each, "aten.mm", "backward")) for each in (f"{name}.base_layer", *lora)]
         assert [len(found(scan, each, "aten.mm", "forward")) for each in lora] == [1, 1]
-        needs_input = number == 1
-        assert grads == [1, 2 + again, 2 + again] if needs_input else grads[1:] == [1 + again, 2 + again]
+        # Below the first layer nothing trains; transformers lets the embeddings have a gradient for checkpointing.
+        below = 1 if number == 1 or checkpointing else 0
+        grads = [len(found(scan, each, "aten.mm", "backward")) for each in (f"{name}.base_layer", *lora)]
+        assert grads == [below, 1 + below + again, 2 + again]
 
 
 @each_checkpointing

@@ -137,7 +137,9 @@ def test_a_step_that_is_no_longer_finite_shows_any_symptom():
 
 
 NUMBERS = st.none() | st.floats() | st.floats(0.5, 3.0)
-RECORDS = st.lists(st.tuples(NUMBERS, NUMBERS.map(lambda norm: norm and abs(norm)), NUMBERS, st.booleans()), max_size=60)
+RECORDS = st.lists(
+    st.tuples(NUMBERS, NUMBERS.map(lambda norm: norm and abs(norm)), NUMBERS, st.booleans()), max_size=60
+)
 
 
 @settings(max_examples=200, deadline=None)

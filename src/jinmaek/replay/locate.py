@@ -54,10 +54,13 @@ def nearest_to_limit(scene: Scene, state: State, step: int) -> tuple[Op, float] 
     with scan.running():
         scene.measure(state, step)
     values = scan.values()
+    limit = limit_of(torch.float16)
     shares = [
-        (values[op.output] / limit_of(op.dtype), number)
+        (values[op.output] / limit, number)
         for number, op in enumerate(scan.ops)
         if op.dtype == torch.float16 and op.key[2] == "forward" and not (op.is_fill or op.is_view)
+        # The limit itself is a mask's.
+        and all(values[each] < limit for each in (op.output, *op.inputs))
     ]
     if not shares:
         return None
