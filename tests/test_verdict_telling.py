@@ -26,7 +26,7 @@ LANGS = ("en", "ko")
 RICH = {"overflow": OVERFLOW, "moved": MOVED}
 
 REASONS = ("out_of_memory", "not_applicable", "budget", "no_earlier_state", "unavailable")
-LOST = ("optimizer", "loss_scale", "schedule", "adapter", "data_order")
+LOST = ("optimizer", "loss_scale", "schedule", "adapter", "data_order", "everything")
 NEVER_SHOWN = {"transient", "environment"}
 EXACT = Control(reproduced="bit_exact", start_step=460, num_steps=27)
 

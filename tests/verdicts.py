@@ -258,6 +258,7 @@ CAUSES = {
     "wrong_resume": {"resumed_step": 400, "lost": "data_order"},
     "transient": {"first_departure": 12345},
     "environment": {"names": ["torch", "data"]},
+    "combined": {"changes": ["fp32", "other_attention"]},
 }
 ARMS = {
     "control": {"start_step": 460},
@@ -287,4 +288,6 @@ ARMS = {
     "lost_data_order": {"resumed_step": 400},
     "without_examples": {"examples": ["k-17", "k-18"]},
     "only_examples": {"examples": ["k-17", "k-18"]},
+    "combined": {"changes": ["fp32", "other_attention"]},
+    "lost_everything": {"resumed_step": 400},
 }

@@ -217,6 +217,10 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("flipped-bit-of-base", "NOT_REPRODUCED", watching=lambda: put.FlipsBit(7, "base")),
     Fault(
+        "two-faults", "CONFIRMED", _names("combined"), settings=FP16, steps=4,
+        there=lambda stage, recipe: _both(_overflowing_head(stage, recipe), _garbage_attention(stage, recipe)),
+    ),
+    Fault(
         "damaged-weight", "CONFIRMED", _names("outlier_weight"), _names("overflow", "base"),
         settings=FP16, there=_flipped_head, steps=4,
     ),

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from threading import Timer
-from typing import Literal
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,11 +19,12 @@ from jinmaek.core.codec import dump_line
 from jinmaek.core.errors import JinmaekError, RunError
 from jinmaek.core.text import Lang, say
 from jinmaek.detect import Diagnosed, diagnose
-from jinmaek.explain import explain
+from jinmaek.explain import explain, verdict_line
 from jinmaek.explain.pages import render_page, rule_pages
 from jinmaek.explain.telling import about
 from jinmaek.ingest import find_logs
 from jinmaek.report import as_json, as_markdown, print_diagnosis
+from jinmaek.store import RunDirectory
 
 Style = Literal["terminal", "json", "markdown"]
 
@@ -55,8 +56,10 @@ def diagnose_paths(paths: Sequence[str], style: Style, lang: Lang, *, whole: boo
 
 
 def _print(one: Diagnosed, style: Style, lang: Lang, *, whole: bool, first: bool) -> None:
+    verdicts = _verdicts(one)
     if style == "json":
-        typer.echo(dump_line(as_json(one.diagnosis, lang)))
+        proved = {"verdicts": verdicts} if verdicts else {}
+        typer.echo(dump_line({**as_json(one.diagnosis, lang), **proved}))
         return
     told = explain(one.diagnosis, lang)
     if not first:
@@ -65,6 +68,19 @@ def _print(one: Diagnosed, style: Style, lang: Lang, *, whole: bool, first: bool
         typer.echo(as_markdown(told), nl=False)
     else:
         print_diagnosis(told, Console(highlight=False), one.series, whole=whole)
+    lines = [verdict_line(event, lang) for event in verdicts]
+    if not lines and one.diagnosis.format == "jinmaek" and one.diagnosis.causes:
+        lines = [say("cli.prove_it", lang, path=one.diagnosis.source)]
+    if lines:
+        typer.echo("\n" + "\n".join(lines))
+
+
+def _verdicts(one: Diagnosed) -> list[dict[str, Any]]:
+    """What `jinmaek prove` found out about the run; of one step the last verdict."""
+    path = Path(one.diagnosis.source)
+    if one.diagnosis.format != "jinmaek" or not (path / "run.json").is_file():
+        return []
+    return list({event["step"]: event for event in RunDirectory(path).read_events("verdict")}.values())
 
 
 @contextmanager

@@ -21,7 +21,17 @@ Symptom = Literal[
     "loss_not_finite", "gradient_not_finite", "loss_spike", "gradient_spike", "update_beyond_bound", "none"
 ]
 Family = Literal[
-    "control", "precision", "loss_scale", "kernel", "weights", "data", "adapter", "dropout", "history", "state"
+    "control",
+    "precision",
+    "loss_scale",
+    "kernel",
+    "weights",
+    "data",
+    "adapter",
+    "dropout",
+    "history",
+    "state",
+    "combined",
 ]
 TrialOutcome = Literal["fails", "heals", "matches", "differs", "not_run"]
 Status = Literal["confirmed", "refuted", "undecided"]

@@ -114,7 +114,7 @@ def _worded(name: str, value: str, lang: Lang) -> str | None:
         return module_name(value, lang)
     if name == "dtype":
         return dtype_name(value)
-    if name == "healed_by":
+    if name in ("healed_by", "changes"):
         return arm_name(value, {}, lang)
     key = {
         "names": f"proof_difference.{value}",

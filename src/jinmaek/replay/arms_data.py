@@ -13,6 +13,7 @@ from jinmaek.training.examples import Example
 Item = TypeVar("Item")
 _EACH = 8  # up to so many examples, each is left out by itself
 _OTHER_STEPS = 3
+_HEALING = ("without_example", "heals")
 
 
 def examples(case: Case) -> None:
@@ -28,8 +29,14 @@ def examples(case: Case) -> None:
         return
     for example in all_examples:
         _without(case, [example])
-    for trial in [trial for trial in case.trials if trial.arm == "without_example" and trial.outcome == "heals"]:
-        _only(case, [example for example in all_examples if example.id == trial.facts["example"]])
+    healing = {trial.facts["example"] for trial in case.trials if (trial.arm, trial.outcome) == _HEALING}
+    for example in (each for each in all_examples if each.id in healing):
+        _only(case, [example])
+    if not healing and "fails" not in {trial.outcome for trial in case.trials if trial.arm == "other_batch"}:
+        # Several bad ones hide each other: each alone, then without all that fail alone.
+        bad = [example for example in all_examples if _only(case, [example]).outcome == "fails"]
+        if 1 < len(bad) < len(all_examples):
+            _without(case, bad)
 
 
 def minimal_failing(items: Sequence[Item], fails: Callable[[Sequence[Item]], bool]) -> list[Item]:

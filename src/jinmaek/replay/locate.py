@@ -58,7 +58,9 @@ def nearest_to_limit(scene: Scene, state: State, step: int) -> tuple[Op, float] 
     shares = [
         (values[op.output] / limit, number)
         for number, op in enumerate(scan.ops)
-        if op.dtype == torch.float16 and op.key[2] == "forward" and not (op.is_fill or op.is_view)
+        if op.dtype == torch.float16
+        and op.key[2] == "forward"
+        and not (op.is_fill or op.is_view)
         # The limit itself is a mask's.
         and all(values[each] < limit for each in (op.output, *op.inputs))
     ]

@@ -16,6 +16,7 @@ from jinmaek.core.verdict import Cause, Control, Difference, Location, Trial, Ve
 from jinmaek.detect import diagnose_path
 from jinmaek.replay import arms, arms_adapter, arms_data
 from jinmaek.replay.case import Case
+from jinmaek.replay.combined import combined
 from jinmaek.replay.control import Replayed, run_control
 from jinmaek.replay.departures import changed_from_outside, lost_at_resume
 from jinmaek.replay.headroom import headroom_of, watched_headroom
@@ -209,6 +210,8 @@ def _try_arms(case: Case) -> None:
         arms.kernels(case)
     if not wide_heals:
         arms_adapter.dropout(case)
+    if not any(trial.outcome == "heals" and trial.arm not in ("control", "other_batch") for trial in case.trials):
+        combined(case)
 
 
 def _gradient_is_ordinary(case: Case) -> bool:

@@ -13,6 +13,14 @@ from typing import Any
 from jinmaek.core.verdict import Cause, Location, Outcome, Status, Symptom, Trial
 
 _ALTERNATIVES = ("other_attention", "reference_dequantisation")
+_ASKS = {
+    "fp32": "overflow",
+    "other_attention": "kernel",
+    "reference_dequantisation": "kernel",
+    "mended_weight": "bad_weight",
+    "no_dropout": "dropout",
+    "fresh_adapter": "adapter",
+}
 _ORDER: tuple[Status, ...] = ("confirmed", "refuted", "undecided")
 
 
@@ -53,7 +61,18 @@ def causes(evidence: Evidence) -> tuple[Cause, ...]:
         found += [] if cause is None else [cause]
     found += _base(evidence, found)
     found += _dropout(evidence, found)
+    found = _with_combination(evidence, found)
     return tuple(sorted(found, key=lambda cause: _ORDER.index(cause.status)))
+
+
+def _with_combination(evidence: Evidence, found: list[Cause]) -> list[Cause]:
+    """Changes that heal only together: none of them is the cause alone, and none is refuted by having failed alone."""
+    changes = evidence.facts.get("combined")
+    if not changes:
+        return found
+    alone = {_ASKS[change] for change in changes} | {"base", "outlier_weight"}
+    kept = [cause for cause in found if cause.id not in alone]
+    return [*kept, _cause("combined", "confirmed", ["combined"], {"changes": changes})]
 
 
 def outcome_of(found: Iterable[Cause], *, reproduced: bool, fails: bool) -> Outcome:

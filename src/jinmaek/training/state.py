@@ -79,10 +79,10 @@ class StateCopy:
         return unpacked(self.packed())
 
     def packed(self) -> State:
-        """The copy as it lies: ``rows``, 1-d tensors named after dtype and device, and ``layout``, the state with tensors as places.
+        """The copy as it lies: ``rows``, 1-d tensors named after dtype and device, and ``layout``.
 
-        ``layout`` is a Python literal. A few large tensors and one text are written in hardly any interpreter
-        time; hundreds of small ones would take it from the training that goes on beside.
+        ``layout`` is the state with places for tensors, as a Python literal. A few large tensors and one text are
+        written in hardly any interpreter time; hundreds of small ones would take it from the training beside.
         """
         if self._done is not None:
             self._done.synchronize()
