@@ -266,3 +266,20 @@ def test_a_second_verdict_of_a_step_replaces_the_first_and_is_noted_too(run_of):
     assert one.as_dict() | {"seconds": 0, "trials": []} == two.as_dict() | {"seconds": 0, "trials": []}
     assert [path.name for path in (run / "captures").glob("verdict-*")] == ["verdict-00000002.json"]
     assert len(RunDirectory.open(run).read_events("verdict")) == 2
+
+
+def test_ctrl_c_keeps_what_was_tried(run_of):
+    """The first trial after the control is interrupted: a verdict is there all the same."""
+    from jinmaek.replay import ProofListener
+
+    class Interrupts(ProofListener):
+        def on_trial(self, trial):
+            if trial.family != "control":
+                raise KeyboardInterrupt
+
+    run = run_of("broken")
+    verdict = jinmaek.prove(run, listener=Interrupts())
+    assert verdict.interrupted is True
+    assert verdict.trials[0].arm == "control"
+    assert len(verdict.trials) == 2
+    assert (run / f"captures/verdict-{verdict.step:08d}.json").is_file()

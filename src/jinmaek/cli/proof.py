@@ -25,6 +25,7 @@ from jinmaek.report import parting_json, print_parting, print_verdict, verdict_j
 
 Style = Literal["terminal", "json", "markdown"]
 EXIT_CODES = {"REFUTED": 0, "CONFIRMED": 1, "INCONCLUSIVE": 3, "NOT_REPRODUCED": 3}
+INTERRUPTED = 130
 PARTING_EXIT_CODES = {"ALIKE": 0, "EXPLAINED": 1, "PARTED": 3, "NOT_REPRODUCED": 3}
 
 
@@ -42,6 +43,9 @@ def prove_run(run: Path, step: int | None, style: Style, lang: Lang) -> int:
         typer.echo(verdict_markdown(tell(verdict, lang)), nl=False)
     else:
         print_verdict(tell(verdict, lang), Console(highlight=False))
+    if verdict.interrupted:
+        typer.echo(say("cli.proof_interrupted", lang), err=True)
+        return INTERRUPTED
     return EXIT_CODES[verdict.outcome]
 
 

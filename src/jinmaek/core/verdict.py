@@ -161,7 +161,7 @@ class Verdict:
     """The answer for one step of one run.
 
     ``causes`` run from the symptom to what lies behind it: confirmed ones first, in that order, then what was
-    refuted, then what stays undecided.
+    refuted, then what stays undecided. ``interrupted``: it rests on the trials up to a Ctrl-C.
     """
 
     run: str
@@ -177,6 +177,7 @@ class Verdict:
     differences: tuple[Difference, ...] = ()
     device: str = ""
     seconds: float = 0.0
+    interrupted: bool = False
 
     def confirmed(self) -> tuple[Cause, ...]:
         """The chain of causes that were shown."""

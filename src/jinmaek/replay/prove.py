@@ -91,7 +91,7 @@ def _proved(scene: Scene, step: int, failure: Failure, listener: ProofListener, 
     replayed = run_control(scene, step)
     control = _judged(scene, step, failure, replayed)
     found: list[Cause] = []
-    case = None
+    case, interrupted = None, False
     trials = [_control_trial(control, replayed.reading, failure)]
     listener.on_trial(trials[0])
     if replayed.departure is not None and control.repeats is not False:
@@ -102,7 +102,10 @@ def _proved(scene: Scene, step: int, failure: Failure, listener: ProofListener, 
         repeats = len(replayed.repetitions) or 1
         tell = listener.on_trial
         case = Case(scene, step, failure, replayed, replayed.before, scene.state(replayed.start), tell, repeats, trials)
-        _investigate(case, listener)
+        try:
+            _investigate(case, listener)
+        except KeyboardInterrupt:  # what was tried until now is a verdict too
+            interrupted = True
         found += causes(Evidence(failure.symptom, case.trials, case.location, case.facts))
     changed = scene.differences
     found += _why_not_reproduced(control, replayed, failure, changed, known=bool(found))
@@ -121,6 +124,7 @@ def _proved(scene: Scene, step: int, failure: Failure, listener: ProofListener, 
         differences=changed,
         device=str(scene.training.device),
         seconds=time.perf_counter() - started,
+        interrupted=interrupted,
     )
 
 
