@@ -218,7 +218,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("flipped-bit-of-base", "NOT_REPRODUCED", watching=lambda: put.FlipsBit(7, "base")),
     Fault(
         "two-faults", "CONFIRMED", _names("combined"), settings=FP16, steps=4,
-        there=lambda stage, recipe: _both(_overflowing_head(stage, recipe), _garbage_attention(stage, recipe)),
+        there=lambda stage, recipe: _both(_overflowing_head(stage, recipe), put.garbage_attention(longer_than=1)),
     ),
     Fault(
         "damaged-weight", "CONFIRMED", _names("outlier_weight"), _names("overflow", "base"),
