@@ -1,0 +1,188 @@
+"""A frozen 4-bit linear layer with its LoRA adapter: y = x Wᵀ + b + s · drop(x) Aᵀ Bᵀ.
+
+The adapter rides in the same product: the rows of x and W go on with a few columns more, drop(x) Aᵀ beside s · B, so
+that base and adapter are summed in one fp32 accumulation and the adapter costs no pass over the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from jinmaek.kernels.dropout import drop
+from jinmaek.kernels.nf4 import dequantise
+
+_ROOM = 64  # columns that an adapter's rank is rounded up to: what cuBLAS's tiles are made of
+
+
+@dataclass(slots=True)
+class Adapter:
+    """The trainable part. ``a``: fp32 [rank, in], ``b``: fp32 [out, rank]; their gradients go into ``.grad``.
+
+    ``half_a`` [rank, in] and ``tail`` [out, room] are this step's half-precision copies, the tail times ``scale``
+    and 0 beyond the rank.
+    """
+
+    a: torch.nn.Parameter
+    b: torch.nn.Parameter
+    scale: float
+    dropout: float
+    half_a: torch.Tensor
+    tail: torch.Tensor
+
+    @classmethod
+    def of(cls, a: torch.nn.Parameter, b: torch.nn.Parameter, scale: float, dropout: float, dtype: torch.dtype) -> Adapter:
+        """Copies are filled by :func:`refresh`."""
+        room = -(-a.shape[0] // _ROOM) * _ROOM
+        return cls(a, b, scale, dropout, torch.empty_like(a, dtype=dtype), b.new_zeros(b.shape[0], room, dtype=dtype))
+
+    @property
+    def rank(self) -> int:
+        """Width of the low-rank update."""
+        return self.a.shape[0]
+
+
+@torch.no_grad()
+def refresh(adapters: list[Adapter]) -> None:
+    """Take this step's half-precision copies of all adapters, in a few launches."""
+    if adapters:
+        torch._foreach_copy_([each.half_a for each in adapters], [each.a for each in adapters])
+        scaled = torch._foreach_mul([each.b for each in adapters], [each.scale for each in adapters])
+        torch._foreach_copy_([each.tail[:, : each.rank] for each in adapters], scaled)
+
+
+class Weights:
+    """The frozen matrices, dequantised into memory that all of them share, or kept where there is room for them."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, keep: bool) -> None:
+        self.dtype = dtype
+        self._device = device
+        self._keep = keep
+        self._shared = torch.empty(0, device=device, dtype=dtype)
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def reserve(self, numbers: int) -> None:
+        """Make room for a matrix of so many numbers."""
+        if not self._keep and numbers > self._shared.numel():
+            self._shared = torch.empty(numbers, device=self._device, dtype=self.dtype)
+
+    def matrix(self, projection: Projection) -> torch.Tensor:
+        """[out, in + room], the adapter's tail included; overwritten by the next call."""
+        shape = (projection.out_features, projection.width)
+        kept = self._kept.get(id(projection))
+        out = self._shared[: shape[0] * shape[1]].view(shape) if kept is None and not self._keep else kept
+        if out is None:
+            out = self._kept[id(projection)] = torch.empty(shape, device=self._device, dtype=self.dtype)
+        if kept is None:
+            projection.write_weight(out)
+        if projection.adapter is not None:
+            out[:, projection.in_features :].copy_(projection.adapter.tail)
+        return out
+
+
+class Projection:
+    """One frozen linear layer, perhaps with an adapter."""
+
+    def __init__(
+        self, weight: Any, bias: torch.Tensor | None, adapter: Adapter | None, weights: Weights, salt: int
+    ) -> None:
+        """Make it.
+
+        Args:
+            weight: bitsandbytes' ``Params4bit``, or a plain matrix [out, in].
+            bias: [out], in the dtype of ``weights``.
+            adapter: the trainable part.
+            weights: where the matrix is dequantised.
+            salt: tells its dropout from the other layers'.
+        """
+        self.weight = weight
+        self.bias = bias
+        self.adapter = adapter
+        self.salt = salt
+        self._state = getattr(weight, "quant_state", None)
+        self._weights = weights
+        self.out_features, self.in_features = (weight if self._state is None else self._state).shape
+        weights.reserve(self.out_features * self.width)
+
+    @property
+    def width(self) -> int:
+        """Columns of an input: the features, and room for the adapter."""
+        return int(self.in_features + (0 if self.adapter is None else self.adapter.tail.shape[1]))
+
+    def write_weight(self, out: torch.Tensor) -> None:
+        """The base's matrix into the first columns of ``out`` [out, width]."""
+        if self._state is None:
+            out[:, : self.in_features].copy_(self.weight)
+        else:
+            dequantise(self.weight.data, self._state, out)
+
+    def forward(
+        self, x: torch.Tensor, seed: torch.Tensor, out: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """y [tokens, out] and, with an adapter, drop(x) Aᵀ [tokens, rank], which the backward pass needs.
+
+        x: [tokens, at least width], its features filled; the columns after them are overwritten.
+        """
+        low = None
+        x = x[:, : self.width]
+        if self.adapter is not None:
+            low = self._dropped(x, seed) @ self.adapter.half_a.t()
+            room = x[:, self.in_features :]
+            room[:, self.adapter.rank :].zero_()
+            room[:, : self.adapter.rank].copy_(low)
+        matrix = self._weights.matrix(self).t()
+        if self.bias is None:
+            return torch.mm(x, matrix, out=out), low
+        return torch.addmm(self.bias, x, matrix, out=out), low
+
+    def backward(
+        self,
+        grad: torch.Tensor,
+        x: torch.Tensor | None,
+        low: torch.Tensor | None,
+        seed: torch.Tensor,
+        into: torch.Tensor | None,
+        *,
+        wanted: bool = True,
+    ) -> torch.Tensor | None:
+        """Gradient of the input [tokens, in] if ``wanted``, added to ``into``; the adapter's goes to its weights.
+
+        ``x``: the input's features once more, needed only with an adapter; ``low`` as :meth:`forward` gave it.
+        """
+        if wanted:
+            matrix = self._weights.matrix(self)[:, : self.in_features]
+            into = grad @ matrix if into is None else into.addmm_(grad, matrix)
+        adapter = self.adapter
+        if adapter is None:
+            return into
+        assert x is not None and low is not None
+        dlow = grad @ adapter.tail[:, : adapter.rank]
+        _add_grad(adapter.b, grad.t(), low, adapter.scale)
+        _add_grad(adapter.a, dlow.t(), self._dropped(x, seed), 1.0)
+        if not wanted or into is None:
+            return into
+        if adapter.dropout == 0:
+            return into.addmm_(dlow, adapter.half_a)
+        return drop(dlow @ adapter.half_a, adapter.dropout, seed, self.salt, into, add=into)
+
+    def _dropped(self, x: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+        features = x[:, : self.in_features]
+        assert self.adapter is not None
+        if self.adapter.dropout == 0:
+            return features
+        out = torch.empty(features.shape, device=x.device, dtype=x.dtype)
+        return drop(features, self.adapter.dropout, seed, self.salt, out)
+
+
+def _add_grad(param: torch.nn.Parameter, left: torch.Tensor, right: torch.Tensor, factor: float) -> None:
+    """Add ``factor`` · left right to the gradient of ``param``; the product leaves its fp32 accumulator unrounded."""
+    if left.is_cuda:
+        product = torch.mm(left, right, out_dtype=torch.float32)
+    else:
+        product = left.float() @ right.float()
+    if param.grad is None:
+        param.grad = product.mul_(factor)
+    else:
+        param.grad.add_(product, alpha=factor)
