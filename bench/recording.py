@@ -172,7 +172,7 @@ def _bare_step(session: Session, batches: list[Any]) -> None:
     training.optimizer.zero_grad(set_to_none=True)
     total = sum(batch.num_loss_tokens for batch in batches)
     for batch in batches:
-        loss = summed_loss(training, batch.to(training.device)) / total
+        loss = summed_loss(training, batch) / total
         training.loss_scale.scale(loss).backward()
     training.loss_scale.unscale(training.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(list(training.params.values()), training.max_grad_norm)

@@ -145,6 +145,19 @@ class TrainSection(Section):
     """Only kernels that repeat to the bit."""
 
 
+class KernelsSection(Section):
+    """Fused kernels for the step on a GPU: the same mathematics, faster, in less memory."""
+
+    fused: bool = True
+    """Use them where GPU, model and settings allow; where not, plain PyTorch computes, and one line says why."""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """GPU memory to stay below, in GiB: what does not fit is computed twice or kept on the host; by default all."""
+    cache_weights: Literal["auto", "always", "never"] = "auto"
+    """Keep the base dequantised in GPU memory (2 bytes a weight more, the same bits); auto: where there is room."""
+    fp8: bool = False
+    """Multiply with the frozen base in fp8 (e4m3): faster, and lossy; needs an Ada, Hopper or newer GPU."""
+
+
 class OptimSection(Section):
     """The optimizer and its schedule."""
 
@@ -190,6 +203,7 @@ class Recipe(Section):
     adapter: AdapterSection = AdapterSection()
     data: DataSection
     train: TrainSection = TrainSection()
+    kernels: KernelsSection = KernelsSection()
     optim: OptimSection = OptimSection()
     samples: SamplesSection = SamplesSection()
     capture: CaptureSection = CaptureSection()

@@ -82,6 +82,7 @@ IGNORED: tuple[Ignored, ...] = (
         for key in ("init", "min", "growth_steps")
     ),
     Ignored("train.keep_checkpoints", "train.checkpoint_every", _is(0)),
+    *(Ignored(f"kernels.{key}", "kernels.fused", _is(False)) for key in ("memory_gib", "cache_weights", "fp8")),
     Ignored("optim.schedule_steps", "optim.schedule", _is("constant")),
     *(Ignored(f"capture.{key}", "capture.every", _is(0)) for key in ("keep", "keep_found")),
     Ignored("samples.max_new_tokens", "samples.questions", lambda questions: not questions),

@@ -19,14 +19,13 @@ def _value_and_slope(x, KIND: tl.constexpr):
     if KIND == 0:
         below = 0.5 * (1 + tl.math.erf(x * 0.7071067811865476))
         return x * below, below + x * 0.3989422804014327 * tl.exp(-0.5 * x * x)
-    elif KIND == 1:
+    if KIND == 1:
         below = 1 / (1 + tl.exp(-x))
         return x * below, below * (1 + x * (1 - below))
-    else:
-        inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
-        tanh = 1 - 2 / (1 + tl.exp(2 * inner))
-        slope = 0.7978845608028654 * (1 + 0.134145 * x * x)
-        return 0.5 * x * (1 + tanh), 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * slope
+    inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
+    tanh = 1 - 2 / (1 + tl.exp(2 * inner))
+    slope = 0.7978845608028654 * (1 + 0.134145 * x * x)
+    return 0.5 * x * (1 + tanh), 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * slope
 
 
 @triton.jit

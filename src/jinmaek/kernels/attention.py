@@ -27,6 +27,10 @@ class Documents:
     ends: torch.Tensor
     positions: torch.Tensor
 
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All three."""
+        return self.starts, self.ends, self.positions
+
     def within(self, window: int) -> Documents:
         """The same where nobody sees further back than ``window`` tokens, itself included."""
         tokens = torch.arange(self.starts.numel(), device=self.starts.device, dtype=torch.int32)
@@ -77,12 +81,35 @@ def _forward_kernel(
 
 
 @triton.jit
-def _product_kernel(out_ptr, grad_ptr, product_ptr, tokens, out_token, out_head, grad_token, grad_head, D: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    head = tl.program_id(1)
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    out = _rows(out_ptr + head * out_head, rows, tokens, out_token, D).to(tl.float32)
-    grad = _rows(grad_ptr + head * grad_head, rows, tokens, grad_token, D).to(tl.float32)
-    tl.store(product_ptr + head * tokens + rows, tl.sum(out * grad, 1), mask=rows < tokens)
+def _query_grad_kernel(
+    q_ptr, k_ptr, v_ptr, out_ptr, grad_ptr, level_ptr, product_ptr, dq_ptr, starts_ptr, tokens, scale, back,
+    q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head, grad_token, grad_head, dq_token, dq_head,
+    GROUP: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    first, head = tl.program_id(0) * ROWS, tl.program_id(1)
+    rows = first + tl.arange(0, ROWS)
+    here = rows < tokens
+    q = _rows(q_ptr + head * q_head, rows, tokens, q_token, D)
+    grad = _rows(grad_ptr + head * grad_head, rows, tokens, grad_token, D)
+    start = tl.load(starts_ptr + rows, mask=here, other=0)
+    level = tl.load(level_ptr + head * tokens + rows, mask=here, other=0.0)
+    out = _rows(out_ptr + head * out_head, rows, tokens, out_token, D)
+    product = tl.sum(out.to(tl.float32) * grad.to(tl.float32), 1)
+    tl.store(product_ptr + head * tokens + rows, product, mask=here)  # the keys' kernel reads it
+    k_ptr += (head // GROUP) * k_head
+    v_ptr += (head // GROUP) * v_head
+    dq = tl.zeros([ROWS, D], tl.float32)
+    for at in range(tl.load(starts_ptr + first) // KEYS * KEYS, tl.minimum(first + ROWS, tokens), KEYS):
+        keys = at + tl.arange(0, KEYS)
+        k = _rows(k_ptr, keys, tokens, k_token, D)
+        v = _rows(v_ptr, keys, tokens, v_token, D)
+        scores = tl.dot(q, tl.trans(k)) * scale
+        seen = (keys[None, :] >= start[:, None]) & (keys[None, :] <= rows[:, None])
+        weights = tl.where(seen, tl.exp2(scores - level[:, None]), 0.0)
+        dscores = weights * (tl.dot(grad, tl.trans(v)) - product[:, None])
+        dq += tl.dot(dscores.to(k.dtype), k)
+    place = rows.to(tl.int64)[:, None] * dq_token + head * dq_head + tl.arange(0, D)[None, :]
+    tl.store(dq_ptr + place, (dq * back).to(dq_ptr.dtype.element_ty), mask=here[:, None])
 
 
 @triton.jit
@@ -117,38 +144,10 @@ def _key_grad_kernel(
     columns = tl.arange(0, D)[None, :]
     inside = (keys < tokens)[:, None]
     place = keys.to(tl.int64)[:, None]
-    tl.store(dk_ptr + place * dk_token + key_head * dk_head + columns, (dk * back).to(dk_ptr.dtype.element_ty), mask=inside)
+    tl.store(
+        dk_ptr + place * dk_token + key_head * dk_head + columns, (dk * back).to(dk_ptr.dtype.element_ty), mask=inside
+    )
     tl.store(dv_ptr + place * dv_token + key_head * dv_head + columns, dv.to(dv_ptr.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _query_grad_kernel(
-    q_ptr, k_ptr, v_ptr, grad_ptr, level_ptr, product_ptr, dq_ptr, starts_ptr, tokens, scale, back,
-    q_token, q_head, k_token, k_head, v_token, v_head, grad_token, grad_head, dq_token, dq_head,
-    GROUP: tl.constexpr, D: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-):  # fmt: skip
-    first, head = tl.program_id(0) * ROWS, tl.program_id(1)
-    rows = first + tl.arange(0, ROWS)
-    here = rows < tokens
-    q = _rows(q_ptr + head * q_head, rows, tokens, q_token, D)
-    grad = _rows(grad_ptr + head * grad_head, rows, tokens, grad_token, D)
-    start = tl.load(starts_ptr + rows, mask=here, other=0)
-    level = tl.load(level_ptr + head * tokens + rows, mask=here, other=0.0)
-    product = tl.load(product_ptr + head * tokens + rows, mask=here, other=0.0)
-    k_ptr += (head // GROUP) * k_head
-    v_ptr += (head // GROUP) * v_head
-    dq = tl.zeros([ROWS, D], tl.float32)
-    for at in range(tl.load(starts_ptr + first) // KEYS * KEYS, tl.minimum(first + ROWS, tokens), KEYS):
-        keys = at + tl.arange(0, KEYS)
-        k = _rows(k_ptr, keys, tokens, k_token, D)
-        v = _rows(v_ptr, keys, tokens, v_token, D)
-        scores = tl.dot(q, tl.trans(k)) * scale
-        seen = (keys[None, :] >= start[:, None]) & (keys[None, :] <= rows[:, None])
-        weights = tl.where(seen, tl.exp2(scores - level[:, None]), 0.0)
-        dscores = weights * (tl.dot(grad, tl.trans(v)) - product[:, None])
-        dq += tl.dot(dscores.to(k.dtype), k)
-    place = rows.to(tl.int64)[:, None] * dq_token + head * dq_head + tl.arange(0, D)[None, :]
-    tl.store(dq_ptr + place, (dq * back).to(dq_ptr.dtype.element_ty), mask=here[:, None])
 
 
 def _launch(head_size: int) -> dict[str, int]:
@@ -204,13 +203,12 @@ def attend_backward(
     dq, dk, dv = results
     product = torch.empty_like(level)
     launch = _launch(size)
-    grid, group = (triton.cdiv(tokens, launch["ROWS"]), heads), heads // k.shape[1]
-    _product_kernel[grid](out, grad, product, tokens, *_strides(out, grad), D=size, ROWS=launch["ROWS"])
+    group = heads // k.shape[1]
+    _query_grad_kernel[(triton.cdiv(tokens, launch["ROWS"]), heads)](
+        q, k, v, out, grad, level, product, dq, documents.starts, tokens, scale * _LOG2E, scale,
+        *_strides(q, k, v, out, grad, dq), GROUP=group, D=size, **launch,
+    )  # fmt: skip
     _key_grad_kernel[(triton.cdiv(tokens, launch["KEYS"]), k.shape[1])](
         q, k, v, grad, level, product, dk, dv, documents.starts, documents.ends, tokens, scale * _LOG2E, scale,
         *_strides(q, k, v, grad, dk, dv), GROUP=group, D=size, **launch,
-    )  # fmt: skip
-    _query_grad_kernel[grid](
-        q, k, v, grad, level, product, dq, documents.starts, tokens, scale * _LOG2E, scale,
-        *_strides(q, k, v, grad, dq), GROUP=group, D=size, **launch,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from jinmaek.kernels.activation import Activation
-from jinmaek.kernels.block import Attention, Block, Dtypes, Mlp
+from jinmaek.kernels.block import Block
 from jinmaek.kernels.model import FusedModel
 from jinmaek.kernels.nf4 import is_supported
 from jinmaek.kernels.norm import Norm
+from jinmaek.kernels.parts import Attention, Mlp
 from jinmaek.kernels.projection import Adapter, Projection, Weights
+from jinmaek.kernels.stream import Dtypes
 
 _ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # the angles do not depend on the length of the input
@@ -40,7 +42,7 @@ class _Builder:
     weights: Weights
     salts: Iterator[int]
 
-    def projection(self, module: nn.Module, *, bias: bool = True) -> Projection:
+    def projection(self, module: Any, *, bias: bool = True) -> Projection:
         """A linear layer with or without an adapter; without ``bias`` its bias is added elsewhere."""
         base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
         own = base.bias.detach().to(self.dtypes.compute) if bias and base.bias is not None else None
@@ -78,9 +80,7 @@ def require_supported(config: Any) -> None:
         raise UnsupportedError("model_dropout", share=max(shares))
 
 
-def fuse(
-    model: Any, dtypes: Dtypes, *, max_positions: int, recompute: bool, keep_weights: bool, memory_limit: int | None
-) -> FusedModel:
+def fuse(model: Any, dtypes: Dtypes, *, max_positions: int, recompute: bool, memory_limit: int | None) -> FusedModel:
     """The fused counterpart of a PEFT model; both share the adapter's parameters and the quantised base.
 
     Args:
@@ -88,7 +88,6 @@ def fuse(
         dtypes: of computing; the residual stream of bf16 is bf16, that of fp16 fp32.
         max_positions: no document is longer.
         recompute: whether activations may be computed twice where memory is short.
-        keep_weights: keep the dequantised matrices instead of the memory.
         memory_limit: bytes of device memory to stay below.
 
     Raises:
@@ -97,7 +96,7 @@ def fuse(
     base = model.get_base_model()
     require_supported(base.config)
     head = base.get_output_embeddings()
-    weights = Weights(head.weight.device, dtypes.compute, keep=keep_weights)
+    weights = Weights(head.weight.device, dtypes.compute)
     build = _Builder(dtypes, weights, itertools.count(1))
     inner = base.base_model
     blocks = _neox_blocks(inner, build) if base.config.model_type == "gpt_neox" else _gated_blocks(inner, build)
@@ -114,6 +113,7 @@ def fuse(
         dtypes=dtypes,
         recompute=recompute,
         memory_limit=memory_limit,
+        weights=weights,
     )
 
 
@@ -218,9 +218,3 @@ def _require_frozen(base: Any) -> None:
     for name, weight in base.named_parameters():
         if weight.requires_grad and ".lora_A." not in name and ".lora_B." not in name:
             raise UnsupportedError("trainable", name=name)
-
-
-def adapters_covered(model: Any, fused: FusedModel) -> Sequence[str]:
-    """Names of trainable parameters that no fused layer trains (should be none)."""
-    known = {id(each) for part in fused.projections() if part.adapter for each in (part.adapter.a, part.adapter.b)}
-    return [name for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in known]

@@ -26,9 +26,11 @@ def _cross_entropy_kernel(
         highest = higher
     target = tl.load(targets_ptr + row)
     level = highest + tl.log(total)
-    tl.store(losses_ptr + row, level - tl.load(logits_ptr + target).to(tl.float32))
+    counts = target >= 0
+    own = tl.load(logits_ptr + target, mask=counts, other=0.0).to(tl.float32)
+    tl.store(losses_ptr + row, tl.where(counts, level - own, 0.0))
     if GRAD:
-        weight = tl.load(weight_ptr)
+        weight = tl.where(counts, tl.load(weight_ptr), 0.0)
         for at in range(0, vocabulary, SIZE):
             columns = at + tl.arange(0, SIZE)
             inside = columns < vocabulary
@@ -42,7 +44,7 @@ def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Te
 
     Args:
         logits: [rows, vocabulary], rows contiguous.
-        targets: int64 [rows].
+        targets: int64 [rows]; negative: the row does not count.
         weight: fp32 [1], what every row's loss counts; ``None`` leaves the logits as they are.
     """
     losses = torch.empty(logits.shape[0], device=logits.device, dtype=torch.float32)
@@ -61,7 +63,7 @@ def head_loss(
     Args:
         hidden: [tokens, hidden size], half precision.
         head: [vocabulary, hidden size], of the same dtype, frozen.
-        targets: int64 [tokens].
+        targets: int64 [tokens]; negative: not learnt.
         learnt: int64 [n], which tokens count; at least one.
         weight: fp32 [1], what each of them counts in the gradient; ``None``: no gradient is wanted.
 

@@ -4,53 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
-from jinmaek.kernels.attention import Documents
-from jinmaek.kernels.block import Block, Dtypes, Keep, Kept, Pass, Stream
+from jinmaek.kernels.block import Block
+from jinmaek.kernels.graph import Recorded
 from jinmaek.kernels.loss_head import head_loss
 from jinmaek.kernels.norm import Norm, normalise_backward
 from jinmaek.kernels.offload import Offload
 from jinmaek.kernels.planner import LayerBytes, Plan, plan_memory
-from jinmaek.kernels.projection import Adapter, Projection, refresh
+from jinmaek.kernels.projection import Adapter, Projection, Weights, refresh
+from jinmaek.kernels.row import Row
+from jinmaek.kernels.stream import Dtypes, Keep, Kept, Pass, Stream
 
 _HEAD_CHUNK = 1024
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Row:
-    """Documents behind one another, on the device.
-
-    ``ids``, ``targets``: int64 [tokens]; ``learnt``: int64 [n], the tokens whose target counts, at least one.
-    """
-
-    ids: torch.Tensor
-    targets: torch.Tensor
-    learnt: torch.Tensor
-    documents: Documents
-
-    @classmethod
-    def of(cls, ids: np.ndarray, targets: np.ndarray, lengths: list[int], ignored: int, device: torch.device) -> Row:
-        """Sent to ``device`` in one copy that nobody waits for.
-
-        Args:
-            ids: int64 [tokens] of all documents.
-            targets: int64 [tokens], the next token, ``ignored`` where none is learnt.
-            lengths: of the documents, in order; their sum is ``tokens``.
-            ignored: see ``targets``.
-            device: where to.
-        """
-        tokens, learnt = len(ids), np.flatnonzero(targets != ignored)
-        ends = np.cumsum(lengths)
-        starts = np.repeat(ends - lengths, lengths)
-        numbers = np.stack([starts, np.repeat(ends, lengths), np.arange(tokens) - starts])
-        everything = np.concatenate([ids, np.where(targets == ignored, 0, targets), learnt, numbers.reshape(-1)])
-        sent = torch.from_numpy(everything)
-        if device.type == "cuda":
-            sent = sent.pin_memory().to(device, non_blocking=True)
-        ids_there, targets_there, learnt_there, rest = sent.split([tokens, tokens, len(learnt), 3 * tokens])
-        return cls(ids_there, targets_there, learnt_there, Documents(*rest.to(torch.int32).view(3, tokens)))
+_SPARE = 1 << 30  # bytes for what is not counted
 
 
 @dataclass(slots=True)
@@ -59,7 +26,8 @@ class FusedModel:
 
     ``embedding``, ``head``: [vocabulary, hidden], the head in the attention's dtype; ``cos``, ``sin``: of the rotary
     positions, fp32 [positions, half the turned dimensions]; ``recompute``: whether activations may be computed twice
-    where memory is short; ``memory_limit``: bytes of device memory to stay below, ``None``: all there are.
+    where memory is short; ``memory_limit``: bytes of device memory to stay below, ``None``: all there are;
+    ``graph_tokens``: rows of this length are computed from a CUDA graph.
     """
 
     embedding: torch.Tensor
@@ -69,9 +37,12 @@ class FusedModel:
     cos: torch.Tensor
     sin: torch.Tensor
     dtypes: Dtypes
+    weights: Weights
     recompute: bool
     memory_limit: int | None = None
+    graph_tokens: int | None = None
     _adapters: list[Adapter] = field(default_factory=list)
+    _recorded: Recorded | None = None
 
     def __post_init__(self) -> None:
         self._adapters = [each.adapter for each in self.projections() if each.adapter is not None]
@@ -82,15 +53,27 @@ class FusedModel:
         return [each for part in parts for each in (*part.inputs, part.output)]
 
     @torch.no_grad()
-    def loss(self, row: Row, seed: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    def loss(self, row: Row, seed: torch.Tensor | None = None, weight: torch.Tensor | None = None) -> torch.Tensor:
         """Summed negative log-likelihood of the learnt tokens, fp32 [], in nats.
 
         Args:
             row: the documents.
-            seed: int64 [1] on the device, of the dropout masks.
+            seed: int64 [1] on the device, of the dropout masks; without one nothing is dropped.
             weight: fp32 [1] on the device: the gradient of ``weight`` times the loss is added to the adapters'
                 weights; ``None``: no gradient, nothing is kept.
         """
+        if weight is None or seed is None or row.ids.numel() != self.graph_tokens:
+            return self._loss(row, seed, weight)
+        if self._recorded is None:
+            if self.plan(self.graph_tokens).offload:  # copies to the host are not to be recorded
+                self.graph_tokens = None
+                return self._loss(row, seed, weight)
+            params = [param for adapter in self._adapters for param in (adapter.a, adapter.b)]
+            self._recorded = Recorded(self._loss, params, row)
+        return self._recorded.loss(row, seed, weight)
+
+    @torch.no_grad()
+    def _loss(self, row: Row, seed: torch.Tensor | None, weight: torch.Tensor | None) -> torch.Tensor:
         refresh(self._adapters)
         shared = Pass(row.documents, self.cos, self.sin, seed)
         stream = Stream(self.embedding[row.ids].to(self.dtypes.residual))
@@ -122,7 +105,7 @@ class FusedModel:
 
     def plan(self, tokens: int) -> Plan:
         """What is kept of each layer for a row of so many tokens, with the memory that is free now."""
-        fixed = _HEAD_CHUNK * self.head.shape[0] * 4 + 64 * 2**20
+        fixed = _HEAD_CHUNK * self.head.shape[0] * 4 + self.weights.shared_bytes
         return plan_memory(
             self.layer_bytes(), len(self.blocks), tokens, fixed, self._available(), recompute=self.recompute
         )
@@ -141,6 +124,18 @@ class FusedModel:
         attention = 2 * qkv * max(size, high) + (2 * attended + inputs + 3 * hidden) * size
         working = max(mlp, attention) + 2 * hidden * dtypes.residual.itemsize
         return LayerBytes(stream, qkv * high + attended * size + 4 * block.attention.num_heads, inner * size, working)
+
+    def has_room_for_weights(self, tokens: int) -> bool:
+        """Whether the base dequantised fits beside a row of so many tokens of which everything is kept."""
+        numbers = sum(each.out_features * each.width for each in self.projections())
+        everything = plan_memory(self.layer_bytes(), len(self.blocks), tokens, _SPARE, 0, recompute=False)
+        needed = numbers * self.dtypes.compute.itemsize + everything.needed_bytes + _SPARE
+        return bool(needed <= self._available())
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens of the longest document."""
+        return self.cos.shape[0]
 
     def _available(self) -> int:
         device = self.embedding.device

@@ -13,46 +13,70 @@ import torch
 import triton
 import triton.language as tl
 
-_ROWS, _MOST_BYTES = 4, 512  # of a tile: 4 rows of 1024 numbers
+_BYTES = 1024  # of a tile that is written as it is read
+_ROWS, _COLUMNS = 64, 32  # of one that is written transposed: bytes of so many rows
+
+
+@triton.jit
+def _scale_of(block, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, inside, BLOCK2: tl.constexpr, NESTED: tl.constexpr):  # fmt: skip
+    if NESTED:
+        scale = tl.load(code2_ptr + tl.load(absmax_ptr + block, mask=inside, other=0).to(tl.int32))
+        return scale * tl.load(absmax2_ptr + block // BLOCK2, mask=inside, other=0.0) + tl.load(offset_ptr)
+    return tl.load(absmax_ptr + block, mask=inside, other=0.0)
 
 
 @triton.jit
 def _dequantise_kernel(
-    packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, out_ptr, scale_ptr,
-    num_rows, row_bytes, out_stride,
-    BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, SCALED: tl.constexpr, TRANSPOSED: tl.constexpr,
-    ROWS: tl.constexpr, BYTES: tl.constexpr,
+    packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, out_ptr, divisor_ptr,
+    row_bytes, out_stride,
+    BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, DIVIDED: tl.constexpr, BYTES: tl.constexpr,
 ):  # fmt: skip
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    columns = tl.program_id(1) * BYTES + tl.arange(0, BYTES)[None, :]
-    inside = (rows < num_rows) & (columns < row_bytes)
-    place = rows.to(tl.int64) * row_bytes + columns
+    row, first = tl.program_id(1), tl.program_id(0) * BYTES
+    columns = first + tl.arange(0, BYTES)
+    inside = columns < row_bytes
+    place = row * row_bytes + columns
     packed = tl.load(packed_ptr + place, mask=inside, other=0).to(tl.int32)
-    block = place * 2 // BLOCK
-    if NESTED:
-        scale = tl.load(code2_ptr + tl.load(absmax_ptr + block, mask=inside, other=0).to(tl.int32))
-        scale = scale * tl.load(absmax2_ptr + block // BLOCK2, mask=inside, other=0.0) + tl.load(offset_ptr)
-    else:
-        scale = tl.load(absmax_ptr + block, mask=inside, other=0.0)
+    scale = _scale_of(place * 2 // BLOCK, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, inside, BLOCK2, NESTED)
     high = tl.load(code_ptr + (packed >> 4)) * scale
     low = tl.load(code_ptr + (packed & 15)) * scale
-    if SCALED:
-        high = high / tl.load(scale_ptr)
-        low = low / tl.load(scale_ptr)
-    dtype = out_ptr.dtype.element_ty
-    if TRANSPOSED:
-        to = (columns * 2).to(tl.int64) * out_stride + rows
-        tl.store(out_ptr + to, high.to(dtype), mask=inside)
-        tl.store(out_ptr + to + out_stride, low.to(dtype), mask=inside)
-    else:
-        both = tl.interleave(high, low)
-        wide = tl.program_id(1) * BYTES * 2 + tl.arange(0, BYTES * 2)[None, :]
-        to = rows.to(tl.int64) * out_stride + wide
-        tl.store(out_ptr + to, both.to(dtype), mask=(rows < num_rows) & (wide < row_bytes * 2))
+    if DIVIDED:
+        high /= tl.load(divisor_ptr)
+        low /= tl.load(divisor_ptr)
+    wide = first * 2 + tl.arange(0, BYTES * 2)
+    both = tl.interleave(high, low).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + row.to(tl.int64) * out_stride + wide, both, mask=wide < row_bytes * 2)
+
+
+@triton.jit
+def _transposed_kernel(
+    packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, out_ptr, divisor_ptr,
+    num_rows, row_bytes, out_stride,
+    BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, DIVIDED: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    inside = (rows < num_rows) & (columns < row_bytes)
+    place = rows * row_bytes + columns
+    packed = tl.load(packed_ptr + place, mask=inside, other=0).to(tl.int32)
+    scale = _scale_of(place * 2 // BLOCK, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, inside, BLOCK2, NESTED)
+    high = tl.load(code_ptr + (packed >> 4)) * scale
+    low = tl.load(code_ptr + (packed & 15)) * scale
+    if DIVIDED:
+        high /= tl.load(divisor_ptr)
+        low /= tl.load(divisor_ptr)
+    to = out_ptr + (columns * 2).to(tl.int64) * out_stride + rows
+    tl.store(to, high.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(to + out_stride, low.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def dequantise(
-    packed: torch.Tensor, state: Any, out: torch.Tensor, *, scale: torch.Tensor | None = None, transposed: bool = False
+    packed: torch.Tensor,
+    state: Any,
+    out: torch.Tensor,
+    *,
+    divisor: torch.Tensor | None = None,
+    transposed: bool = False,
 ) -> torch.Tensor:
     """Write the matrix that ``packed`` and bitsandbytes' ``QuantState`` stand for into the first columns of ``out``.
 
@@ -60,23 +84,35 @@ def dequantise(
         packed: uint8 codes, two to a byte, of a matrix [rows, columns] with an even number of columns.
         state: its ``QuantState``.
         out: [rows, at least columns] (transposed: [columns, at least rows]) of any floating dtype, rows contiguous.
-        scale: fp32 [1]: what the numbers are divided by first (for fp8).
+        divisor: fp32 [1]: what the numbers are divided by first (for fp8).
         transposed: write the transposed matrix.
     """
     num_rows, num_columns = state.shape
-    nested = bool(state.nested)
-    second = state.state2 if nested else state
+    second = state.state2 if state.nested else state
     row_bytes = num_columns // 2
-    # A transposed tile is written along its rows: as many of them as make whole sectors.
-    rows, size = (64, 32) if transposed else (_ROWS, min(_MOST_BYTES, triton.next_power_of_2(row_bytes)))
-    grid = (triton.cdiv(num_rows, rows), triton.cdiv(row_bytes, size))
-    _dequantise_kernel[grid](
-        packed, state.code, state.absmax, second.code, second.absmax, state.offset if nested else state.code, out,
-        scale if scale is not None else state.code, num_rows, row_bytes, out.stride(0),
-        BLOCK=state.blocksize, BLOCK2=second.blocksize, NESTED=nested, SCALED=scale is not None,
-        TRANSPOSED=transposed, ROWS=rows, BYTES=size, enable_fp_fusion=False,
+    tensors = (
+        packed, state.code, state.absmax, second.code, second.absmax, state.offset if state.nested else state.code,
+        out, divisor if divisor is not None else state.code,
     )  # fmt: skip
+    kinds = {
+        "BLOCK": state.blocksize, "BLOCK2": second.blocksize, "NESTED": bool(state.nested),
+        "DIVIDED": divisor is not None, "enable_fp_fusion": False,
+    }  # fmt: skip
+    if transposed:
+        grid = (triton.cdiv(num_rows, _ROWS), triton.cdiv(row_bytes, _COLUMNS))
+        _transposed_kernel[grid](*tensors, num_rows, row_bytes, out.stride(0), **kinds, ROWS=_ROWS, COLUMNS=_COLUMNS)
+    else:
+        size = _tile(row_bytes)
+        _dequantise_kernel[(triton.cdiv(row_bytes, size), num_rows)](
+            *tensors, row_bytes, out.stride(0), **kinds, BYTES=size
+        )
     return out
+
+
+def _tile(row_bytes: int) -> int:
+    """Bytes of a row for one program: the largest power of two that divides the row, if it is large enough."""
+    whole = row_bytes & -row_bytes
+    return min(_BYTES, whole if whole >= 256 else triton.next_power_of_2(row_bytes))
 
 
 def is_supported(state: Any) -> bool:

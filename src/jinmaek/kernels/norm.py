@@ -64,7 +64,7 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     x_ptr, grad1_ptr, weight1_ptr, grad2_ptr, weight2_ptr, residual_ptr, out_ptr, half_ptr,
-    hidden, eps,
+    hidden, grad1_stride, grad2_stride, eps,
     CENTRED: tl.constexpr, NORMS: tl.constexpr, RESIDUAL: tl.constexpr, HALF: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
@@ -76,10 +76,10 @@ def _backward_kernel(
     centred = tl.where(inside, x - mean, 0.0)
     inverse = 1 / tl.sqrt(tl.sum(centred * centred, 0) / hidden + eps)
     normal = centred * inverse
-    grad = tl.load(grad1_ptr + place, mask=inside, other=0.0).to(tl.float32)
+    grad = tl.load(grad1_ptr + row * grad1_stride + columns, mask=inside, other=0.0).to(tl.float32)
     grad *= tl.load(weight1_ptr + columns, mask=inside, other=0.0)
     if NORMS > 1:
-        second = tl.load(grad2_ptr + place, mask=inside, other=0.0).to(tl.float32)
+        second = tl.load(grad2_ptr + row * grad2_stride + columns, mask=inside, other=0.0).to(tl.float32)
         grad += second * tl.load(weight2_ptr + columns, mask=inside, other=0.0)
     along = tl.sum(grad * normal, 0) / hidden
     level = tl.sum(grad, 0) / hidden if CENTRED else 0.0
@@ -116,7 +116,7 @@ def add_and_normalise(
     """
     assert total is not None or not (deltas or shift is not None)
     one, other = (norms[0] if norms else None), (norms[1] if len(norms) > 1 else None)
-    assert other is None or one is not None and (one.eps, one.centred) == (other.eps, other.centred)
+    assert other is None or (one is not None and (one.eps, one.centred) == (other.eps, other.centred))
     first = one.weight if one else x
     _forward_kernel[(x.shape[0],)](
         x, deltas[0] if deltas else x, deltas[-1] if deltas else x, shift if shift is not None else x,
@@ -141,8 +141,8 @@ def normalise_backward(
     """Gradient of ``x`` through one or two norms of it, plus ``residual``, into ``out`` (may be ``residual``).
 
     Args:
-        x: what was normalised, [tokens, hidden], contiguous, like all the others.
-        grads: of each norm's output.
+        x: what was normalised, [tokens, hidden], contiguous, like all the others but ``grads``.
+        grads: of each norm's output; their rows may lie further apart.
         norms: those norms, of the same kind and eps.
         residual: the gradient that reaches ``x`` past the norms.
         out: takes the sum.
@@ -151,7 +151,7 @@ def normalise_backward(
     one, other = norms[0], norms[-1]
     _backward_kernel[(x.shape[0],)](
         x, grads[0], one.weight, grads[-1], other.weight, residual if residual is not None else x, out,
-        half if half is not None else out, x.shape[1], one.eps,
+        half if half is not None else out, x.shape[1], grads[0].stride(0), grads[-1].stride(0), one.eps,
         CENTRED=one.centred, NORMS=len(norms), RESIDUAL=residual is not None, HALF=half is not None,
         **_launch(x.shape[1]),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from jinmaek.kernels.block import Kept
+from jinmaek.kernels.stream import Kept
 
 
 @dataclass(slots=True)

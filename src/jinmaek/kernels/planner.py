@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jinmaek.kernels.block import Keep
+from jinmaek.kernels.stream import Keep
 
 _GAP = 1.03  # blocks of the allocator that fit nobody
 
@@ -41,7 +41,9 @@ class Plan:
         return 1 - sum(self.keep) / (len(self.keep) * Keep.ALL)
 
 
-def plan_memory(layer: LayerBytes, num_layers: int, tokens: int, fixed: int, available: int, *, recompute: bool) -> Plan:
+def plan_memory(
+    layer: LayerBytes, num_layers: int, tokens: int, fixed: int, available: int, *, recompute: bool
+) -> Plan:
     """Keep as much as fits: whole layers, then one more attention; what does not fit even so goes to the host.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from jinmaek.kernels import fp8
 from jinmaek.kernels.dropout import drop
 from jinmaek.kernels.nf4 import dequantise
 
@@ -33,7 +34,9 @@ class Adapter:
     tail: torch.Tensor
 
     @classmethod
-    def of(cls, a: torch.nn.Parameter, b: torch.nn.Parameter, scale: float, dropout: float, dtype: torch.dtype) -> Adapter:
+    def of(
+        cls, a: torch.nn.Parameter, b: torch.nn.Parameter, scale: float, dropout: float, dtype: torch.dtype
+    ) -> Adapter:
         """Copies are filled by :func:`refresh`."""
         room = -(-a.shape[0] // _ROOM) * _ROOM
         return cls(a, b, scale, dropout, torch.empty_like(a, dtype=dtype), b.new_zeros(b.shape[0], room, dtype=dtype))
@@ -54,32 +57,66 @@ def refresh(adapters: list[Adapter]) -> None:
 
 
 class Weights:
-    """The frozen matrices, dequantised into memory that all of them share, or kept where there is room for them."""
+    """The frozen matrices, dequantised into memory that all of them share, or kept where there is room for them.
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, *, keep: bool) -> None:
-        self.dtype = dtype
+    ``keep``: keep them; ``fp8``: products are taken in fp8 (:mod:`jinmaek.kernels.fp8`).
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.keep = False
+        self.fp8 = False
+        self._dtype = dtype
         self._device = device
-        self._keep = keep
-        self._shared = torch.empty(0, device=device, dtype=dtype)
-        self._kept: dict[int, torch.Tensor] = {}
+        self._numbers = 0
+        self._shared: torch.Tensor | None = None
+        self._kept: dict[tuple[int, str], torch.Tensor] = {}
+        self._divisors: dict[int, torch.Tensor] = {}
 
     def reserve(self, numbers: int) -> None:
-        """Make room for a matrix of so many numbers."""
-        if not self._keep and numbers > self._shared.numel():
-            self._shared = torch.empty(numbers, device=self._device, dtype=self.dtype)
+        """Room for a matrix of so many numbers will be wanted."""
+        self._numbers = max(self._numbers, numbers)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of the memory that all matrices share."""
+        return self._numbers * self._dtype.itemsize
 
     def matrix(self, projection: Projection) -> torch.Tensor:
-        """[out, in + room], the adapter's tail included; overwritten by the next call."""
+        """[out, in + room], the adapter's tail included; where matrices are not kept, the next call overwrites it."""
         shape = (projection.out_features, projection.width)
-        kept = self._kept.get(id(projection))
-        out = self._shared[: shape[0] * shape[1]].view(shape) if kept is None and not self._keep else kept
-        if out is None:
-            out = self._kept[id(projection)] = torch.empty(shape, device=self._device, dtype=self.dtype)
+        kept = self._kept.get((id(projection), "half"))
+        out = self._new(shape) if kept is None else kept
         if kept is None:
             projection.write_weight(out)
+        if kept is None and self.keep:
+            self._kept[id(projection), "half"] = out
         if projection.adapter is not None:
             out[:, projection.in_features :].copy_(projection.adapter.tail)
         return out
+
+    def codes(self, projection: Projection, *, transposed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The base's matrix over a divisor, e4m3 [out, in] or transposed, and that divisor, fp32 [1]."""
+        if id(projection) not in self._divisors:
+            largest = self._new((projection.out_features, projection.width))[:, : projection.in_features]
+            projection.write_weight(largest)
+            self._divisors[id(projection)] = (largest.abs().max().float() / fp8.LARGEST).reshape(1)
+        divisor, key = self._divisors[id(projection)], (id(projection), "transposed" if transposed else "codes")
+        if key in self._kept:
+            return self._kept[key], divisor
+        shape = projection.out_features, projection.in_features
+        shape = shape[::-1] if transposed else shape
+        out = self._new(shape).view(torch.uint8).view(-1)[: shape[0] * shape[1]].view(fp8.DTYPE).view(shape)
+        if self.keep:
+            out = self._kept[key] = torch.empty(shape, device=self._device, dtype=fp8.DTYPE)
+        projection.write_weight(out, divisor=divisor, transposed=transposed)
+        return out, divisor
+
+    def _new(self, shape: tuple[int, int]) -> torch.Tensor:
+        if self.keep and not self.fp8:
+            return torch.empty(shape, device=self._device, dtype=self._dtype)
+        if self._shared is None:
+            self._shared = torch.empty(self._numbers, device=self._device, dtype=self._dtype)
+        return self._shared[: shape[0] * shape[1]].view(shape)
 
 
 class Projection:
@@ -111,19 +148,22 @@ class Projection:
         """Columns of an input: the features, and room for the adapter."""
         return int(self.in_features + (0 if self.adapter is None else self.adapter.tail.shape[1]))
 
-    def write_weight(self, out: torch.Tensor) -> None:
-        """The base's matrix into the first columns of ``out`` [out, width]."""
-        if self._state is None:
-            out[:, : self.in_features].copy_(self.weight)
-        else:
-            dequantise(self.weight.data, self._state, out)
+    def write_weight(self, out: torch.Tensor, *, divisor: torch.Tensor | None = None, transposed: bool = False) -> None:
+        """The base's matrix, perhaps over ``divisor`` (fp32 [1]) or transposed, into the first columns of ``out``."""
+        if self._state is not None:
+            dequantise(self.weight.data, self._state, out, divisor=divisor, transposed=transposed)
+            return
+        matrix = self.weight if divisor is None else self.weight / divisor
+        matrix = matrix.t() if transposed else matrix
+        out[:, : matrix.shape[1]].copy_(matrix)
 
     def forward(
-        self, x: torch.Tensor, seed: torch.Tensor, out: torch.Tensor | None = None
+        self, x: torch.Tensor, seed: torch.Tensor | None, out: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """y [tokens, out] and, with an adapter, drop(x) Aᵀ [tokens, rank], which the backward pass needs.
 
-        x: [tokens, at least width], its features filled; the columns after them are overwritten.
+        x: [tokens, at least width], its features filled; the columns after them are overwritten. Without ``seed``
+        nothing is dropped.
         """
         low = None
         x = x[:, : self.width]
@@ -132,6 +172,10 @@ class Projection:
             room = x[:, self.in_features :]
             room[:, self.adapter.rank :].zero_()
             room[:, : self.adapter.rank].copy_(low)
+        if self._weights.fp8:
+            y = fp8.product(x[:, : self.in_features], *self._weights.codes(self, transposed=False), self.bias)
+            y = y if low is None or self.adapter is None else y.addmm_(low, self.adapter.tail[:, : low.shape[1]].t())
+            return (y if out is None else out.copy_(y)), low
         matrix = self._weights.matrix(self).t()
         if self.bias is None:
             return torch.mm(x, matrix, out=out), low
@@ -142,7 +186,7 @@ class Projection:
         grad: torch.Tensor,
         x: torch.Tensor | None,
         low: torch.Tensor | None,
-        seed: torch.Tensor,
+        seed: torch.Tensor | None,
         into: torch.Tensor | None,
         *,
         wanted: bool = True,
@@ -151,26 +195,34 @@ class Projection:
 
         ``x``: the input's features once more, needed only with an adapter; ``low`` as :meth:`forward` gave it.
         """
-        if wanted:
-            matrix = self._weights.matrix(self)[:, : self.in_features]
-            into = grad @ matrix if into is None else into.addmm_(grad, matrix)
-        adapter = self.adapter
+        adapter, dlow = self.adapter, None
+        if wanted and self._weights.fp8:
+            through = fp8.product(grad, *self._weights.codes(self, transposed=True), None)
+            into = through if into is None else into.add_(through)
+        elif wanted and into is None:
+            # The columns beside the features are the adapter's own gradient.
+            both = grad @ self._weights.matrix(self)
+            into = both[:, : self.in_features]
+            dlow = None if adapter is None else both[:, self.in_features : self.in_features + adapter.rank]
+        elif wanted and into is not None:
+            into.addmm_(grad, self._weights.matrix(self)[:, : self.in_features])
         if adapter is None:
             return into
-        assert x is not None and low is not None
-        dlow = grad @ adapter.tail[:, : adapter.rank]
+        assert x is not None
+        assert low is not None
+        dlow = grad @ adapter.tail[:, : adapter.rank] if dlow is None else dlow
         _add_grad(adapter.b, grad.t(), low, adapter.scale)
         _add_grad(adapter.a, dlow.t(), self._dropped(x, seed), 1.0)
         if not wanted or into is None:
             return into
-        if adapter.dropout == 0:
+        if adapter.dropout == 0 or seed is None:
             return into.addmm_(dlow, adapter.half_a)
         return drop(dlow @ adapter.half_a, adapter.dropout, seed, self.salt, into, add=into)
 
-    def _dropped(self, x: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
+    def _dropped(self, x: torch.Tensor, seed: torch.Tensor | None) -> torch.Tensor:
         features = x[:, : self.in_features]
         assert self.adapter is not None
-        if self.adapter.dropout == 0:
+        if self.adapter.dropout == 0 or seed is None:
             return features
         out = torch.empty(features.shape, device=x.device, dtype=x.dtype)
         return drop(features, self.adapter.dropout, seed, self.salt, out)
@@ -178,10 +230,7 @@ class Projection:
 
 def _add_grad(param: torch.nn.Parameter, left: torch.Tensor, right: torch.Tensor, factor: float) -> None:
     """Add ``factor`` · left right to the gradient of ``param``; the product leaves its fp32 accumulator unrounded."""
-    if left.is_cuda:
-        product = torch.mm(left, right, out_dtype=torch.float32)
-    else:
-        product = left.float() @ right.float()
+    product = torch.mm(left, right, out_dtype=torch.float32) if left.is_cuda else left.float() @ right.float()
     if param.grad is None:
         param.grad = product.mul_(factor)
     else:

@@ -27,7 +27,7 @@ class Batch:
     ``input_ids``: int64 [rows, tokens]; ``targets``: int64 [rows, tokens], the *next* token, ``IGNORED``
     where none is to be learnt; ``position_ids``: int64 [rows, tokens] in a pack, where documents restart at 0,
     else ``None``. No attention mask: padding is on the right, where a causal model does not look, and
-    transformers keeps packed documents apart by their positions.
+    transformers keeps packed documents apart by their positions. ``lengths``: tokens of each example.
     """
 
     input_ids: torch.Tensor
@@ -36,6 +36,7 @@ class Batch:
     num_tokens: int
     num_loss_tokens: int
     example_ids: tuple[str, ...]
+    lengths: tuple[int, ...]
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; the copy does not stop the host."""
@@ -47,6 +48,7 @@ class Batch:
             self.num_tokens,
             self.num_loss_tokens,
             self.example_ids,
+            self.lengths,
         )
 
 
@@ -87,6 +89,7 @@ def _batch(ids: np.ndarray, targets: np.ndarray, positions: torch.Tensor | None,
         sum(example.num_tokens for example in examples),
         int((targets != IGNORED).sum()),
         tuple(example.id for example in examples),
+        tuple(example.num_tokens for example in examples),
     )
 
 

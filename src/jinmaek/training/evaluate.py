@@ -39,7 +39,7 @@ def evaluate(
     try:
         with torch.no_grad():
             for number, batch in enumerate(batches, 1):
-                total += summed_loss(training, batch.to(training.device)).double()
+                total += summed_loss(training, batch).double()
                 advance(number, len(batches))
     finally:
         training.model.train()

@@ -37,6 +37,7 @@ def make_manifest(session: Session, determinism: str) -> dict[str, Any]:
         "vocab_size": session.training.model.config.vocab_size,
         "seed": session.recipe.train.seed,
         "determinism": determinism,
+        "kernels": session.kernels.render("en"),
         "versions": versions(),
         "git": git_state(),
         "device": device_facts(session.training.device),

@@ -49,8 +49,24 @@ def pad_id(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
-def load_base(section: ModelSection, precision: Dtype, device: torch.device) -> Any:
+def load_config(section: ModelSection) -> Any:
+    """The model's transformers configuration; no weight is read.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(_location(section), **_hub_options(section))
+    except (OSError, ValueError) as error:
+        raise ModelError("model.load_failed", name=section.name, error=_first_line(error)) from error
+
+
+def load_base(section: ModelSection, precision: Dtype, device: torch.device, *, fused: bool = False) -> Any:
     """The base model on ``device``, quantised as asked, frozen, ready to be trained through.
+
+    ``fused``: for our own kernels, which compute norms in fp32 whatever they are stored in.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -60,7 +76,7 @@ def load_base(section: ModelSection, precision: Dtype, device: torch.device) -> 
 
     model = _from_pretrained(section, precision, device)
     model.config.use_cache = False
-    if section.quantization == "none":
+    if section.quantization == "none" or fused:
         model.requires_grad_(False)
     else:
         _keep_trainable_on_cpu(model)

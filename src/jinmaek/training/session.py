@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from jinmaek.config.recipe import Recipe
+from jinmaek.core.errors import Problem
 from jinmaek.training.batches import BatchPlan
 from jinmaek.training.examples import DataSet, load_data
+from jinmaek.training.fusing import fuse_session_model, refusal
 from jinmaek.training.model import (
     DTYPES,
     add_adapter,
@@ -26,7 +28,7 @@ from jinmaek.training.step import Training
 
 @dataclass(slots=True)
 class Session:
-    """A run that is ready to start."""
+    """A run that is ready to start. ``kernels``: which ones compute it, and why not the fused ones, as a message."""
 
     recipe: Recipe
     tokenizer: Any
@@ -34,6 +36,7 @@ class Session:
     plan: BatchPlan
     training: Training
     max_steps: int
+    kernels: Problem
 
     @property
     def groups(self) -> dict[str, int]:
@@ -91,8 +94,10 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int], ba
     tokenizer, data, plan, max_steps = loaded
     device = choose_device()
     precision = recipe.train.precision
-    base = load_base(recipe.model, precision, device) if base is None else base
+    refused = refusal(recipe, device)
+    base = load_base(recipe.model, precision, device, fused=refused is None) if base is None else base
     model = add_adapter(base, recipe.adapter, recipe.train.seed)
+    fused, kernels = (None, refused) if refused is not None else fuse_session_model(recipe, model)
     params = trainable(model)
     optimizer = make_optimizer(params.values(), recipe.optim)
     training = Training(
@@ -105,6 +110,7 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int], ba
         device=device,
         max_grad_norm=recipe.train.max_grad_norm,
         seed=recipe.train.seed,
+        fused=fused,
     )
     assert all(weight.dtype == torch.float32 for weight in params.values()), "adapter weights train in fp32"
-    return Session(recipe, tokenizer, data, plan, training, max_steps)
+    return Session(recipe, tokenizer, data, plan, training, max_steps, kernels)

@@ -12,15 +12,19 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from jinmaek.core.record import GroupStats, StepRecord
 from jinmaek.training.batches import IGNORED, Batch
+from jinmaek.training.fusing import row_of
 from jinmaek.training.model import autocast, group_of
 from jinmaek.training.optim import LossScale
+
+if TYPE_CHECKING:
+    from jinmaek.kernels.model import FusedModel
 
 
 @dataclass(slots=True)
@@ -28,7 +32,8 @@ class Training:
     """Everything that a step reads and changes.
 
     ``params`` are the trainable weights by name; ``dtype`` is autocast's (``None``: fp32, no autocast);
-    ``max_grad_norm`` 0 means no clipping; ``seed`` and the step's number give the step's random numbers.
+    ``max_grad_norm`` 0 means no clipping; ``seed`` and the step's number give the step's random numbers;
+    ``fused`` computes loss and gradient where it is there, else ``model`` and autograd.
     """
 
     model: Any
@@ -40,6 +45,7 @@ class Training:
     device: torch.device
     max_grad_norm: float
     seed: int
+    fused: FusedModel | None = None
 
 
 def run_step(training: Training, step: int, batches: Sequence[Batch]) -> StepOutcome:
@@ -68,15 +74,14 @@ def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> Ste
     outcome = StepOutcome(training, step, batches, num_loss_tokens, _lr(training))
     if num_loss_tokens == 0:  # nothing to learn is no loss of 0
         return outcome
-    seed_generators(training.device, step_seed(training.seed, step))
+    seed = step_seed(training.seed, step)
+    seed_generators(training.device, seed)
 
     training.optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=training.device)
-    for batch in batches:
+    for number, batch in enumerate(batches):
         if batch.num_loss_tokens:
-            part = summed_loss(training, batch.to(training.device)) / num_loss_tokens
-            (part if training.loss_scale is None else training.loss_scale.scale(part)).backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
+            loss += _add_gradient(training, batch, num_loss_tokens, seed + number)
 
     outcome.loss_scale = _unscale(training)
     norms = torch.stack(torch._foreach_norm([_grad(weight) for weight in training.params.values()]))
@@ -85,8 +90,27 @@ def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> Ste
     return outcome
 
 
+def _add_gradient(training: Training, batch: Batch, num_loss_tokens: int, seed: int) -> torch.Tensor:
+    """Add the microbatch's part of the gradient, scaled for fp16; its part of the step's mean loss, fp32 []."""
+    if training.fused is None:
+        part = summed_loss(training, batch) / num_loss_tokens
+        (part if training.loss_scale is None else training.loss_scale.scale(part)).backward()  # type: ignore[no-untyped-call]
+        return part.detach()
+    weight = torch.full((1,), 1 / num_loss_tokens, device=training.device)
+    if training.loss_scale is not None:
+        weight *= training.loss_scale.current()
+    number = torch.full((1,), seed, device=training.device)
+    return training.fused.loss(row_of(batch, training.fused, fill=True), number, weight) / num_loss_tokens
+
+
 def summed_loss(training: Training, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood summed over the batch's loss tokens, fp32 [], in nats."""
+    """Negative log-likelihood summed over the batch's loss tokens, fp32 [], in nats, as the model's mode has it.
+
+    With fused kernels: without dropout and without a gradient.
+    """
+    if training.fused is not None:
+        return training.fused.loss(row_of(batch, training.fused))
+    batch = batch.to(training.device)
     with autocast(training.device, training.dtype):
         # Only what every causal LM takes: GPT-NeoX, for one, stumbles over token_type_ids.
         logits = training.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits

@@ -1,0 +1,155 @@
+"""The two halves of a decoder layer, attention and MLP, forward and backward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from jinmaek.kernels.activation import Activation, activate, activate_backward
+from jinmaek.kernels.attention import Documents, attend, attend_backward
+from jinmaek.kernels.projection import Projection
+from jinmaek.kernels.rotary import rotate
+from jinmaek.kernels.stream import Dtypes, Kept, Lows, Pass, empty
+
+
+@dataclass(slots=True)
+class Attention:
+    """Projections to heads, attention, projection back.
+
+    ``inputs``: one projection, whose output has each head's query, key and value side by side (GPT-NeoX), or three
+    (query, key, value). The biases of ``output`` are not its own: they are the stream's shift.
+    """
+
+    inputs: list[Projection]
+    output: Projection
+    num_heads: int
+    num_key_heads: int
+    head_size: int
+    scale: float
+    dtypes: Dtypes
+    window: int | None = None
+
+    def split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values [tokens, heads, head size], views of the projections' output."""
+        tokens = qkv.shape[0]
+        if len(self.inputs) == 1:
+            q, k, v = qkv.view(tokens, self.num_heads, 3, self.head_size).unbind(2)
+            return q, k, v
+        q, k, v = torch.split(
+            qkv.view(tokens, -1, self.head_size), [self.num_heads, self.num_key_heads, self.num_key_heads], 1
+        )
+        return q, k, v
+
+    def parts(self, qkv: torch.Tensor) -> list[torch.Tensor]:
+        """What each input projection writes, views of ``qkv``."""
+        return list(torch.split(qkv, [projection.out_features for projection in self.inputs], 1))
+
+    def project(self, x: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, Lows]:
+        """Rotated queries and keys, and values, in one tensor [tokens, all heads]."""
+        qkv = empty(x, sum(projection.out_features for projection in self.inputs))
+        lows: Lows = [
+            projection.forward(x, shared.seed, out)[1]
+            for projection, out in zip(self.inputs, self.parts(qkv), strict=True)
+        ]
+        qkv = qkv.to(self.dtypes.attention)
+        for heads in self.split(qkv)[:2]:
+            rotate(heads, shared.cos, shared.sin, shared.documents.positions)
+        return qkv, lows
+
+    def attend(self, qkv: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+        """The heads' output, as input of ``output``, and the softmax's level."""
+        attended = empty(qkv, self.output.width, self.dtypes.compute)
+        level = attend(*self.split(qkv), self._documents(shared), self.scale, self._heads(attended))
+        return attended, level
+
+    def project_back(self, attended: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What attention adds to the stream."""
+        delta, low = self.output.forward(attended, shared.seed)
+        return delta.to(self.dtypes.attention), low
+
+    def backward(
+        self, grad: torch.Tensor, x: torch.Tensor | None, kept: Kept, shared: Pass, *, wanted: bool
+    ) -> torch.Tensor | None:
+        """Gradient of ``x``, the normalised input, from that of the stream; of the adapters on the way."""
+        qkv, attended, level = kept.qkv, kept.attended, kept.level
+        assert qkv is not None
+        assert attended is not None
+        assert level is not None
+        *lows, low = kept.attention_lows
+        if self.dtypes.attention != self.dtypes.compute:
+            grad = grad.to(self.dtypes.attention).to(self.dtypes.compute)  # where the forward pass rounded
+        heads_grad = self.output.backward(grad, attended, low, shared.seed, None)
+        assert heads_grad is not None
+        dqkv = torch.empty_like(qkv)
+        results = self.split(dqkv)
+        grads = self._heads(heads_grad)
+        attend_backward(
+            grads, *self.split(qkv), self._heads(attended), level, self._documents(shared), self.scale, results
+        )
+        for heads in results[:2]:
+            rotate(heads, shared.cos, shared.sin, shared.documents.positions, back=True)
+        into = None
+        dqkv = dqkv.to(self.dtypes.compute)
+        for projection, part, own in zip(self.inputs, self.parts(dqkv), lows, strict=True):
+            into = projection.backward(part, x, own, shared.seed, into, wanted=wanted)
+        return into
+
+    def _heads(self, flat: torch.Tensor) -> torch.Tensor:
+        width = self.num_heads * self.head_size
+        return flat[:, :width].view(-1, self.num_heads, self.head_size)
+
+    def _documents(self, shared: Pass) -> Documents:
+        return shared.documents if self.window is None else shared.documents.within(self.window)
+
+
+@dataclass(slots=True)
+class Mlp:
+    """Up (one projection, or gate and up), activation, down. The bias of ``output`` is the stream's shift."""
+
+    inputs: list[Projection]
+    output: Projection
+    activation: Activation
+
+    @property
+    def gated(self) -> bool:
+        """Whether the activation of one half multiplies the other."""
+        return len(self.inputs) == 2
+
+    def project(self, x: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, Lows]:
+        """The values before the activation [tokens, (gate and) inner size]."""
+        inner = empty(x, sum(projection.out_features for projection in self.inputs))
+        lows: Lows = [
+            projection.forward(x, shared.seed, out)[1]
+            for projection, out in zip(self.inputs, self._parts(inner), strict=True)
+        ]
+        return inner, lows
+
+    def project_back(self, inner: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the MLP adds to the stream."""
+        return self.output.forward(self._activated(inner), shared.seed)
+
+    def backward(
+        self, grad: torch.Tensor, x: torch.Tensor | None, kept: Kept, shared: Pass, *, wanted: bool
+    ) -> torch.Tensor | None:
+        """As :meth:`Attention.backward`; ``kept.inner`` is overwritten."""
+        assert kept.inner is not None
+        *lows, low = kept.mlp_lows
+        adapted = self.output.adapter is not None
+        activated = self._activated(kept.inner) if adapted else None
+        inner_grad = self.output.backward(grad, activated, low, shared.seed, None)
+        del activated
+        assert inner_grad is not None
+        inner, into = activate_backward(kept.inner, inner_grad, self.activation, gated=self.gated), None
+        del inner_grad
+        for projection, part, own in zip(self.inputs, self._parts(inner), lows, strict=True):
+            into = projection.backward(part, x, own, shared.seed, into, wanted=wanted)
+        return into
+
+    def _parts(self, inner: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.split(inner, [projection.out_features for projection in self.inputs], 1))
+
+    def _activated(self, inner: torch.Tensor) -> torch.Tensor:
+        activated = empty(inner, self.output.width)
+        activate(inner, activated, self.activation, gated=self.gated)
+        return activated
