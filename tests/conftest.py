@@ -8,6 +8,8 @@ import random
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The fused kernels run in Triton's interpreter where there is no GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 

@@ -102,6 +102,10 @@ CASES = {
         "kernel", "confirmed", NAN_LOSS, [*WIDE_FAILS, heals("reference_dequantisation")], place(None), {},
     ),
     "kernel: in fp32 there is nothing wider": ("kernel", "confirmed", NAN_LOSS, [heals("other_attention")], None, {}),
+    "kernel: only the fused ones fail": ("kernel", "confirmed", NAN_LOSS, [heals("plain_kernels")], None, {}),
+    "kernel: in fp16 another rounding may heal": (
+        "kernel", "undecided", NAN_LOSS, [heals("plain_kernels")], None, {"is_fp16": True},
+    ),
     "kernel: a spike": ("kernel", "confirmed", SPIKE, [heals("bf16"), heals("other_attention")], None, {}),
     "kernel: no other one heals": (
         "kernel", "refuted", NAN_LOSS, [fails("other_attention"), fails("reference_dequantisation")], None, {},
@@ -324,6 +328,7 @@ ARMS = {
     "bf16": {},
     "fp32": {},
     "smaller_scale": {"loss_scale": 2.0},
+    "plain_kernels": {},
     "other_attention": {"kernel": "eager"},
     "attention_fp32": {},
     "reference_dequantisation": {},

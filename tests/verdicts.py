@@ -267,6 +267,7 @@ ARMS = {
     "bf16": {},
     "fp16": {},
     "smaller_scale": {"loss_scale": 1.0},
+    "plain_kernels": {},
     "other_attention": {"kernel": "math"},
     "attention_fp32": {},
     "reference_dequantisation": {},

@@ -50,7 +50,7 @@ class Stage:
         settings = (
             f"model.name={model}", "data.held_out=0.0", "data.max_length=256", "train.checkpoint_every=0",
             "optim.schedule=\"constant\"", "train.max_skipped_steps=4", "adapter.dropout=0.0",
-            "optim.name=\"adamw\"", "samples.questions=",
+            "optim.name=\"adamw\"", "samples.questions=", "kernels.fused=false",
         )  # fmt: skip
         return cls("koalpaca-polyglot-12.8b", settings, rows, folder)
 

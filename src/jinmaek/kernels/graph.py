@@ -20,14 +20,14 @@ class Recorded:
     """``loss`` of rows of one length with the gradients of ``params``, from a graph."""
 
     def __init__(self, loss: Loss, params: Sequence[torch.nn.Parameter], row: Row) -> None:
-        """Record ``loss`` on memory of its own; ``row`` says how long."""
+        """Record ``loss`` on memory of its own; ``row``, of which every token counts as learnt, says how long."""
         device = row.ids.device
         self._params = list(params)
         self._row = replace(
             row,
             ids=row.ids.clone(),
             targets=row.targets.clone(),
-            learnt=torch.arange(row.ids.numel(), device=device),
+            learnt=row.learnt.clone(),
             documents=Documents(*(each.clone() for each in row.documents.tensors())),
         )
         self._seed = torch.zeros(1, dtype=torch.int64, device=device)

@@ -64,7 +64,7 @@ def head_loss(
         hidden: [tokens, hidden size], half precision.
         head: [vocabulary, hidden size], of the same dtype, frozen.
         targets: int64 [tokens]; negative: not learnt.
-        learnt: int64 [n], which tokens count; at least one.
+        learnt: int64 [n], ascending: at least those tokens that are learnt.
         weight: fp32 [1], what each of them counts in the gradient; ``None``: no gradient is wanted.
 
     Returns:

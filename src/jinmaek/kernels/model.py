@@ -27,7 +27,7 @@ class FusedModel:
     ``embedding``, ``head``: [vocabulary, hidden], the head in the attention's dtype; ``cos``, ``sin``: of the rotary
     positions, fp32 [positions, half the turned dimensions]; ``recompute``: whether activations may be computed twice
     where memory is short; ``memory_limit``: bytes of device memory to stay below, ``None``: all there are;
-    ``graph_tokens``: rows of this length are computed from a CUDA graph.
+    ``fixed_tokens``: rows of this length come often and are computed from a CUDA graph, where there can be one.
     """
 
     embedding: torch.Tensor
@@ -40,7 +40,7 @@ class FusedModel:
     weights: Weights
     recompute: bool
     memory_limit: int | None = None
-    graph_tokens: int | None = None
+    fixed_tokens: int | None = None
     _adapters: list[Adapter] = field(default_factory=list)
     _recorded: Recorded | None = None
 
@@ -62,15 +62,18 @@ class FusedModel:
             weight: fp32 [1] on the device: the gradient of ``weight`` times the loss is added to the adapters'
                 weights; ``None``: no gradient, nothing is kept.
         """
-        if weight is None or seed is None or row.ids.numel() != self.graph_tokens:
+        if weight is None or seed is None or not self._from_graph(row):
             return self._loss(row, seed, weight)
         if self._recorded is None:
-            if self.plan(self.graph_tokens).offload:  # copies to the host are not to be recorded
-                self.graph_tokens = None
-                return self._loss(row, seed, weight)
             params = [param for adapter in self._adapters for param in (adapter.a, adapter.b)]
             self._recorded = Recorded(self._loss, params, row)
         return self._recorded.loss(row, seed, weight)
+
+    def _from_graph(self, row: Row) -> bool:
+        tokens = row.ids.numel()
+        if row.ids.device.type != "cuda" or tokens != self.fixed_tokens or row.learnt.numel() != tokens:
+            return False
+        return self._recorded is not None or not self.plan(tokens).offload  # copies to the host cannot be recorded
 
     @torch.no_grad()
     def _loss(self, row: Row, seed: torch.Tensor | None, weight: torch.Tensor | None) -> torch.Tensor:

@@ -21,8 +21,10 @@ _ROWS, _COLUMNS = 64, 32  # of one that is written transposed: bytes of so many 
 def _scale_of(block, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, inside, BLOCK2: tl.constexpr, NESTED: tl.constexpr):  # fmt: skip
     if NESTED:
         scale = tl.load(code2_ptr + tl.load(absmax_ptr + block, mask=inside, other=0).to(tl.int32))
-        return scale * tl.load(absmax2_ptr + block // BLOCK2, mask=inside, other=0.0) + tl.load(offset_ptr)
-    return tl.load(absmax_ptr + block, mask=inside, other=0.0)
+        scale = scale * tl.load(absmax2_ptr + block // BLOCK2, mask=inside, other=0.0) + tl.load(offset_ptr)
+    else:
+        scale = tl.load(absmax_ptr + block, mask=inside, other=0.0)
+    return scale
 
 
 @triton.jit

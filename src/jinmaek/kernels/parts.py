@@ -41,20 +41,11 @@ class Attention:
         )
         return q, k, v
 
-    def parts(self, qkv: torch.Tensor) -> list[torch.Tensor]:
-        """What each input projection writes, views of ``qkv``."""
-        return list(torch.split(qkv, [projection.out_features for projection in self.inputs], 1))
-
     def project(self, x: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, Lows]:
         """Rotated queries and keys, and values, in one tensor [tokens, all heads]."""
-        qkv = empty(x, sum(projection.out_features for projection in self.inputs))
-        lows: Lows = [
-            projection.forward(x, shared.seed, out)[1]
-            for projection, out in zip(self.inputs, self.parts(qkv), strict=True)
-        ]
+        qkv, lows = _project(self.inputs, x, shared)
         qkv = qkv.to(self.dtypes.attention)
-        for heads in self.split(qkv)[:2]:
-            rotate(heads, shared.cos, shared.sin, shared.documents.positions)
+        rotate(self._turned(qkv), shared.cos, shared.sin, shared.documents.positions)
         return qkv, lows
 
     def attend(self, qkv: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,18 +73,23 @@ class Attention:
         heads_grad = self.output.backward(grad, attended, low, shared.seed, None)
         assert heads_grad is not None
         dqkv = torch.empty_like(qkv)
-        results = self.split(dqkv)
-        grads = self._heads(heads_grad)
+        grads = self._heads(heads_grad).to(self.dtypes.attention)
         attend_backward(
-            grads, *self.split(qkv), self._heads(attended), level, self._documents(shared), self.scale, results
-        )
-        for heads in results[:2]:
-            rotate(heads, shared.cos, shared.sin, shared.documents.positions, back=True)
+            grads, *self.split(qkv), self._heads(attended), level, self._documents(shared), self.scale,
+            self.split(dqkv),
+        )  # fmt: skip
+        rotate(self._turned(dqkv), shared.cos, shared.sin, shared.documents.positions, back=True)
         into = None
         dqkv = dqkv.to(self.dtypes.compute)
-        for projection, part, own in zip(self.inputs, self.parts(dqkv), lows, strict=True):
+        for projection, part, own in zip(self.inputs, _parts(self.inputs, dqkv), lows, strict=True):
             into = projection.backward(part, x, own, shared.seed, into, wanted=wanted)
         return into
+
+    def _turned(self, qkv: torch.Tensor) -> torch.Tensor:
+        """Queries and keys [tokens, heads, head size], or [tokens, heads, 2, head size] where they lie in pairs."""
+        if len(self.inputs) == 1:
+            return qkv.view(-1, self.num_heads, 3, self.head_size)[:, :, :2]
+        return qkv.view(qkv.shape[0], -1, self.head_size)[:, : self.num_heads + self.num_key_heads]
 
     def _heads(self, flat: torch.Tensor) -> torch.Tensor:
         width = self.num_heads * self.head_size
@@ -118,12 +114,7 @@ class Mlp:
 
     def project(self, x: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, Lows]:
         """The values before the activation [tokens, (gate and) inner size]."""
-        inner = empty(x, sum(projection.out_features for projection in self.inputs))
-        lows: Lows = [
-            projection.forward(x, shared.seed, out)[1]
-            for projection, out in zip(self.inputs, self._parts(inner), strict=True)
-        ]
-        return inner, lows
+        return _project(self.inputs, x, shared)
 
     def project_back(self, inner: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What the MLP adds to the stream."""
@@ -142,14 +133,26 @@ class Mlp:
         assert inner_grad is not None
         inner, into = activate_backward(kept.inner, inner_grad, self.activation, gated=self.gated), None
         del inner_grad
-        for projection, part, own in zip(self.inputs, self._parts(inner), lows, strict=True):
+        for projection, part, own in zip(self.inputs, _parts(self.inputs, inner), lows, strict=True):
             into = projection.backward(part, x, own, shared.seed, into, wanted=wanted)
         return into
-
-    def _parts(self, inner: torch.Tensor) -> list[torch.Tensor]:
-        return list(torch.split(inner, [projection.out_features for projection in self.inputs], 1))
 
     def _activated(self, inner: torch.Tensor) -> torch.Tensor:
         activated = empty(inner, self.output.width)
         activate(inner, activated, self.activation, gated=self.gated)
         return activated
+
+
+def _project(inputs: list[Projection], x: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, Lows]:
+    """All projections of x side by side, and what their adapters need again."""
+    if len(inputs) == 1:
+        y, low = inputs[0].forward(x, shared.seed)
+        return y, [low]
+    together = empty(x, sum(each.out_features for each in inputs))
+    pairs = zip(inputs, _parts(inputs, together), strict=True)
+    return together, [each.forward(x, shared.seed, out)[1] for each, out in pairs]
+
+
+def _parts(projections: list[Projection], together: torch.Tensor) -> list[torch.Tensor]:
+    """What each projection writes, views of ``together``."""
+    return list(torch.split(together, [each.out_features for each in projections], 1))

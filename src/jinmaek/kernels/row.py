@@ -16,7 +16,7 @@ class Row:
     """Documents behind one another, on the device.
 
     ``ids``: int64 [tokens]; ``targets``: int64 [tokens], the next token, -1 where none is learnt; ``learnt``:
-    int64 [n], the places of those that are, at least one.
+    int64 [n], ascending, the places of at least those that are.
     """
 
     ids: torch.Tensor
@@ -25,7 +25,15 @@ class Row:
     documents: Documents
 
     @classmethod
-    def of(cls, ids: np.ndarray, targets: np.ndarray, lengths: Sequence[int], device: torch.device) -> Row:
+    def of(
+        cls,
+        ids: np.ndarray,
+        targets: np.ndarray,
+        lengths: Sequence[int],
+        device: torch.device,
+        *,
+        all_learnt: bool = False,
+    ) -> Row:
         """Sent to ``device`` in one copy that nobody waits for.
 
         Args:
@@ -33,8 +41,10 @@ class Row:
             targets: int64 [tokens], the next token, negative where none is learnt.
             lengths: of the documents, in order; their sum is ``tokens``.
             device: where to.
+            all_learnt: take every token into ``learnt``: its number is then the same in every row of one length.
         """
-        tokens, learnt = len(ids), np.flatnonzero(targets >= 0)
+        tokens = len(ids)
+        learnt = np.arange(tokens) if all_learnt else np.flatnonzero(targets >= 0)
         sizes = np.asarray(lengths)
         ends = np.repeat(np.cumsum(sizes), sizes)
         starts = ends - np.repeat(sizes, sizes)

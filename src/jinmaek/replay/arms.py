@@ -26,6 +26,12 @@ _OUTLIER = 1e3  # times the second largest of its weight
 _MOST_OUTLIERS = 3
 
 
+def plain_kernels(case: Case) -> Trial:
+    """The step by plain PyTorch instead of the fused kernels (:func:`jinmaek.replay.changes.plain` is at work)."""
+    case.facts["is_fp16"] = case.is_fp16
+    return case.try_arm("plain_kernels", "kernel", case.measure)
+
+
 def precision(case: Case) -> None:
     """The step in a dtype of wider range; in fp32 only where bf16 leaves the question open."""
     training, recipe = case.scene.training, case.scene.session.recipe

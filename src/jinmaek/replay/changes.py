@@ -46,6 +46,16 @@ def computed_in(training: Training, dtype: torch.dtype) -> Iterator[None]:
 
 
 @contextmanager
+def plain(training: Training) -> Iterator[bool]:
+    """Without the fused kernels; yields whether there were any."""
+    fused, training.fused = training.fused, None
+    try:
+        yield fused is not None
+    finally:
+        training.fused = fused
+
+
+@contextmanager
 def without_dropout(training: Training) -> Iterator[None]:
     """Every dropout of the model passes everything on."""
     layers = [module for module in training.model.modules() if isinstance(module, nn.Dropout)]

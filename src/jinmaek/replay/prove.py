@@ -16,6 +16,7 @@ from jinmaek.core.verdict import Cause, Control, Difference, Location, Trial, Ve
 from jinmaek.detect import diagnose_path
 from jinmaek.replay import arms, arms_adapter, arms_data
 from jinmaek.replay.case import Case
+from jinmaek.replay.changes import plain
 from jinmaek.replay.combined import combined
 from jinmaek.replay.control import Replayed, run_control
 from jinmaek.replay.departures import changed_from_outside, lost_at_resume
@@ -104,7 +105,8 @@ def _proved(scene: Scene, step: int, failure: Failure, listener: ProofListener, 
         tell = listener.on_trial
         case = Case(scene, step, failure, replayed, replayed.before, scene.state(replayed.start), tell, repeats, trials)
         try:
-            _investigate(case, listener)
+            with plain(scene.training) as had_fused:
+                _investigate(case, listener, had_fused)
         except KeyboardInterrupt:  # what was tried until now is a verdict too
             interrupted = True
         found += causes(Evidence(failure.symptom, case.trials, case.location, case.facts))
@@ -165,8 +167,11 @@ def _control_trial(control: Control, reading: StepRecord, failure: Failure) -> T
     )
 
 
-def _investigate(case: Case, listener: ProofListener) -> None:
-    """Locate, then try what is still possible; a healthy step is only asked how near the limit it came."""
+def _investigate(case: Case, listener: ProofListener, had_fused: bool) -> None:
+    """Locate, then try what is still possible; a healthy step is only asked how near the limit it came.
+
+    ``had_fused``: the run computed with the fused kernels; here plain PyTorch does, whose operations can be watched.
+    """
     if case.failure.symptom == "none" or not case.failure.seen_in(case.replayed.reading):
         listener.on_phase("headroom")
         nearest = nearest_to_limit(case.scene, case.before, case.step) if case.is_fp16 else None
@@ -182,6 +187,8 @@ def _investigate(case: Case, listener: ProofListener) -> None:
     }
     case.facts["update_beyond_bound"] = case.failure.symptom == "update_beyond_bound"
     operation = None
+    if had_fused and arms.plain_kernels(case).outcome != "fails":
+        return  # the fault lies in the fused kernels, or in how they round
     if not case.is_finite_symptom:
         listener.on_phase("locating")
         located = locate(case.scene, case.before, case.step)

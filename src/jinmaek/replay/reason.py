@@ -12,7 +12,7 @@ from typing import Any
 
 from jinmaek.core.verdict import Cause, Location, Outcome, Status, Symptom, Trial
 
-_ALTERNATIVES = ("other_attention", "reference_dequantisation")
+_ALTERNATIVES = ("plain_kernels", "other_attention", "reference_dequantisation")
 _ASKS = {
     "fp32": "overflow",
     "other_attention": "kernel",
@@ -125,8 +125,9 @@ def _kernel(evidence: Evidence) -> Cause | None:
         "limit": place.limit if place else None,
         "healed_by": healed,
     }
-    # A step in fp32 has no wider dtype to be tried.
-    wide_fails = bool(evidence.failed("fp32")) or not (evidence.named("fp32") or evidence.named("bf16"))
+    # A step in fp32 has no wider dtype to be tried. What overflows by a hair in fp16 may be healed by other rounding.
+    never_wide = not (evidence.named("fp32") or evidence.named("bf16") or evidence.facts.get("is_fp16"))
+    wide_fails = bool(evidence.failed("fp32")) or never_wide
     if evidence.is_finite or in_range or wide_fails:
         return _cause("kernel", "confirmed", healed, facts)
     # Beyond the range by true arithmetic: another kernel only orders the same overflow differently.

@@ -103,20 +103,23 @@ def fuse_session_model(recipe: Recipe, model: Any) -> tuple[FusedModel | None, P
     fused.weights.keep = keep
     fused.weights.fp8 = section.fp8
     # Packs are filled up to one length, which a graph needs.
-    fused.graph_tokens = train.batch_tokens if recipe.data.packing else None
+    fused.fixed_tokens = train.batch_tokens if recipe.data.packing else None
     if section.fp8:
         return fused, Problem("kernels.fused_fp8")
     return fused, Problem("kernels.fused_cached" if keep else "kernels.fused")
 
 
 def row_of(batch: Batch, fused: FusedModel, *, fill: bool = False) -> Row:
-    """The batch's documents behind one another, without padding; ``fill`` up to the length that has a graph."""
+    """The batch's documents behind one another, without padding; ``fill``: up to the length of all packs."""
     from jinmaek.kernels.row import Row, filled_up
 
     ids, targets, lengths = _flat(batch.input_ids, batch), _flat(batch.targets, batch), list(batch.lengths)
-    if fill and fused.graph_tokens is not None and len(ids) < fused.graph_tokens:
-        ids, targets, lengths = filled_up(ids, targets, lengths, fused.graph_tokens, fused.max_positions)
-    return Row.of(ids, targets, lengths, fused.embedding.device)
+    device, tokens = fused.embedding.device, fused.fixed_tokens
+    if not fill or tokens is None or len(ids) > tokens:
+        return Row.of(ids, targets, lengths, device)
+    # Also where there is no graph: what is computed must not hang on the memory that happens to be free.
+    ids, targets, lengths = filled_up(ids, targets, lengths, tokens, fused.max_positions)
+    return Row.of(ids, targets, lengths, device, all_learnt=True)
 
 
 def _flat(rows: torch.Tensor, batch: Batch) -> np.ndarray:
