@@ -32,7 +32,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             super().__init__(**given | {"callbacks": [*given["callbacks"], step_callback(clock)]})
 
     plain_memory()
-    with patch.object(transformers, "Trainer", Watched), patch.object(founding, "WARMUP_STEPS", args.warmup):
+    # By name: `import transformers` may give the module that its lazy one has replaced by then.
+    with patch("transformers.Trainer", Watched), patch.object(founding, "WARMUP_STEPS", args.warmup):
         founding.run_trainer(args.model, args.data, args.warmup + args.steps)
     return clock.figures(batch_tokens(lengths, 2), args.warmup)
 

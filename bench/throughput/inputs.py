@@ -1,6 +1,6 @@
 """What all peers train on: random checkpoints of the compared shapes, and the same rows in two forms.
 
-    python -m bench.throughput.inputs FOLDER [--data ROWS.jsonl] [--tokenizer TOKENIZER.json] SHAPE...
+    python -m bench.throughput.inputs FOLDER [--rows ROWS.jsonl] [--tokenizer TOKENIZER.json] SHAPE...
 
 Random weights give honest speed and memory, not quality. What is there already is left alone.
 """
@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from bench.throughput.shapes import SHAPES, Fill, Shape, Weights
+from bench.throughput.shapes import DTYPE, SHAPES, Fill, Shape, Weights
 from founding_inputs import make_data
 
 WRITERS = 4  # a disk takes more than one thread gives it
@@ -34,19 +34,19 @@ def make_model(path: Path, shape: Shape, tokenizer: str) -> None:
     path.mkdir(parents=True, exist_ok=True)
     shards = list(shape.shards())
     with ThreadPoolExecutor(WRITERS) as pool:
-        list(pool.map(partial(_write_shard, path, getattr(torch, shape.dtype)), range(len(shards)), shards))
+        list(pool.map(partial(_write_shard, path), range(len(shards)), shards))
     index = {weight: name for name, weights in shards for weight in weights}
     (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     shape.config().save_pretrained(path)
-    shutil.copy(tokenizer, path / "tokenizer.json")
+    shutil.copyfile(tokenizer, path / "tokenizer.json")
     tokens = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>", "unk_token": "<|unk|>"}
     (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **tokens}))
 
 
-def _write_shard(path: Path, dtype: torch.dtype, seed: int, shard: tuple[str, Weights]) -> None:
+def _write_shard(path: Path, seed: int, shard: tuple[str, Weights]) -> None:
     from safetensors.torch import save_file
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, DTYPE)
     generator = torch.Generator(device).manual_seed(seed)
 
     def filled(fill: Fill, size: tuple[int, ...]) -> torch.Tensor:
@@ -60,7 +60,7 @@ def _write_shard(path: Path, dtype: torch.dtype, seed: int, shard: tuple[str, We
 
 def make_rows(folder: Path, rows: str) -> None:
     """The text-only file as TRL and Unsloth read it, and its instruction and output as jinmaek does."""
-    shutil.copy(rows, folder / TEXTS)
+    shutil.copyfile(rows, folder / TEXTS)
     make_data(rows, str(folder / PAIRS))
 
 
@@ -69,17 +69,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=" ".join(SHAPES))
-    parser.add_argument("--data")
+    parser.add_argument("--rows")
     parser.add_argument("--tokenizer")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     lacks = missing(args.folder, args.shapes)
-    if (TEXTS in lacks or PAIRS in lacks) and not args.data:
-        parser.error("no rows in this folder yet: --data ROWS.jsonl")
+    if (TEXTS in lacks or PAIRS in lacks) and not args.rows:
+        parser.error("no rows in this folder yet: --rows ROWS.jsonl")
     if any(name in SHAPES for name in lacks) and not args.tokenizer:
         parser.error("no model in this folder yet: --tokenizer TOKENIZER.json")
     if TEXTS in lacks or PAIRS in lacks:
-        make_rows(args.folder, args.data)
+        make_rows(args.folder, args.rows)
     for name in args.shapes:
         if name in lacks:
             started = time.perf_counter()

@@ -33,6 +33,7 @@ def text_rows(path: str) -> Any:
 
 def sft_arguments(args: argparse.Namespace, **more: Any) -> Any:
     """A pack a step in bf16, nothing saved; everything that is not named stays TRL's default."""
+    import torch
     from trl import SFTConfig
 
     return SFTConfig(
@@ -50,12 +51,13 @@ def sft_arguments(args: argparse.Namespace, **more: Any) -> Any:
         save_strategy="no",
         dataset_text_field="text",
         disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),  # without it the Trainer takes no bf16 there
         **more,
     )
 
 
 def train_timed(trainer: Any, clock: Clock, args: argparse.Namespace) -> dict[str, Any]:
-    """Train and give the figures; a step's tokens are the packs' mean, since the Trainer shuffles them."""
+    """Train and give the figures; a step's tokens are the packs' mean, since the Trainer shuffles them (no padding)."""
     packs = [len(row) for row in trainer.train_dataset["input_ids"]]
     trainer.add_callback(step_callback(clock))
     trainer.train()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 VOCABULARY = 30080
 # Longer than any pack: Unsloth scales the rotary embedding when asked for more than this. Nothing else depends on it.
 POSITIONS = 8448
+DTYPE = "bfloat16"  # one for all: every peer quantises the matrices and widens the rest as it likes
 PAD, END = 1, 2  # <|pad|> and <|endoftext|> of that tokenizer
 Fill = Literal["normal", "one", "zero"]
 Weights = dict[str, tuple[Fill, tuple[int, ...]]]
@@ -18,7 +19,7 @@ Weights = dict[str, tuple[Fill, tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A model's sizes; ``kv_heads`` and ``dtype`` as published."""
+    """A model's sizes, as published."""
 
     family: Literal["neox", "llama"]
     hidden: int
@@ -26,7 +27,6 @@ class Shape:
     heads: int
     kv_heads: int
     wide: int
-    dtype: Literal["float16", "bfloat16"]
 
     def shards(self) -> Iterator[tuple[str, Weights]]:
         """Files and the weights in them: a layer each, and one for both ends."""
@@ -42,7 +42,7 @@ class Shape:
         common = dict(
             vocab_size=VOCABULARY, hidden_size=self.hidden, intermediate_size=self.wide,
             num_hidden_layers=self.layers, num_attention_heads=self.heads, max_position_embeddings=POSITIONS,
-            bos_token_id=END, eos_token_id=END, pad_token_id=PAD, tie_word_embeddings=False, dtype=self.dtype,
+            bos_token_id=END, eos_token_id=END, pad_token_id=PAD, tie_word_embeddings=False, dtype=DTYPE,
         )  # fmt: skip
         if self.family == "llama":
             rope = {"rope_type": "default", "rope_theta": 500000.0}
@@ -57,12 +57,12 @@ class Shape:
 
 
 SHAPES = {
-    "12.8b": Shape(family="neox", hidden=5120, layers=40, heads=40, kv_heads=40, wide=20480, dtype="float16"),
-    "1.3b": Shape(family="neox", hidden=2048, layers=24, heads=16, kv_heads=16, wide=8192, dtype="float16"),
-    "llama8b": Shape(family="llama", hidden=4096, layers=32, heads=32, kv_heads=8, wide=14336, dtype="bfloat16"),
+    "12.8b": Shape(family="neox", hidden=5120, layers=40, heads=40, kv_heads=40, wide=20480),
+    "1.3b": Shape(family="neox", hidden=2048, layers=24, heads=16, kv_heads=16, wide=8192),
+    "llama8b": Shape(family="llama", hidden=4096, layers=32, heads=32, kv_heads=8, wide=14336),
     # To see the command work without a GPU.
-    "tiny": Shape(family="neox", hidden=64, layers=2, heads=4, kv_heads=4, wide=256, dtype="float16"),
-    "tiny-llama": Shape(family="llama", hidden=64, layers=2, heads=4, kv_heads=2, wide=192, dtype="bfloat16"),
+    "tiny": Shape(family="neox", hidden=64, layers=2, heads=4, kv_heads=4, wide=256),
+    "tiny-llama": Shape(family="llama", hidden=64, layers=2, heads=4, kv_heads=2, wide=192),
 }
 
 
