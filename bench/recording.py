@@ -32,7 +32,7 @@ from jinmaek.training.determinism import repeatable
 from jinmaek.training.model import choose_device
 from jinmaek.training.session import Session, load_session_data, make_session
 from jinmaek.training.state import StateCopy, state_of
-from jinmaek.training.step import StepOutcome, copies, run_step, summed_loss
+from jinmaek.training.step import StepOutcome, add_gradient, copies, run_step
 
 REPEATS = 9
 WINDOW = 4  # steps timed after a snapshot: its writing goes on beside them
@@ -171,9 +171,8 @@ def _bare_step(session: Session, batches: list[Any]) -> None:
     assert training.loss_scale is not None
     training.optimizer.zero_grad(set_to_none=True)
     total = sum(batch.num_loss_tokens for batch in batches)
-    for batch in batches:
-        loss = summed_loss(training, batch) / total
-        training.loss_scale.scale(loss).backward()
+    for number, batch in enumerate(batches):
+        add_gradient(training, batch, total, number)
     training.loss_scale.unscale(training.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(list(training.params.values()), training.max_grad_norm)
     if torch.isfinite(norm).item():

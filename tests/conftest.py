@@ -8,7 +8,7 @@ import random
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# The fused kernels run in Triton's interpreter where there is no GPU.
+# The fused kernels run in Triton's interpreter; TRITON_INTERPRET=0 lets tests/test_kernels_gpu.py run on a GPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest

@@ -125,9 +125,9 @@ def test_gradients_with_dropout_are_those_of_the_masks_that_the_forward_pass_dre
             change = []
             for step in (1e-3, -1e-3):
                 with torch.no_grad():
-                    weight += step * direction
+                    weight.add_(direction, alpha=step)
                     change.append(float(fast.loss(row, seed)))
-                    weight -= step * direction
+                    weight.sub_(direction, alpha=step)
             slope = (change[0] - change[1]) / 2e-3
             assert slope == pytest.approx(float(found[name].abs().sum()), rel=2e-2), name
 

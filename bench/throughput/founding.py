@@ -22,7 +22,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     import transformers
     from founding_inputs import plain_memory
 
-    clock, lengths = Clock(), []
+    clock = Clock()
+    lengths: list[int] = []
 
     class Watched(transformers.Trainer):
         """Notes the rows it is given, in the order it takes them, and tells the clock."""

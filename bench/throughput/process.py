@@ -79,5 +79,6 @@ def _own_line(out: list[str]) -> dict[str, Any] | None:
     """The last line that is a peer's; libraries print beside it."""
     for text in reversed(out):
         if text.startswith('{"peer"'):
-            return json.loads(text)
+            line: dict[str, Any] = json.loads(text)
+            return line
     return None

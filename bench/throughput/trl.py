@@ -18,24 +18,10 @@ from bench.throughput.timing import Clock, report, report_absent
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Train and time it."""
-    import torch
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoTokenizer
     from trl import SFTTrainer
 
-    quantisation = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        args.model,
-        quantization_config=quantisation,
-        dtype=torch.bfloat16,
-        device_map={"": 0 if torch.cuda.is_available() else "cpu"},
-        attn_implementation=args.attention,
-    )
     adapter = LoraConfig(
         r=args.rank,
         lora_alpha=args.alpha,
@@ -46,13 +32,32 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     )
     more = {} if args.checkpointing == "default" else {"gradient_checkpointing": False}
     trainer = SFTTrainer(
-        model=model,
+        model=_base(args),
         processing_class=AutoTokenizer.from_pretrained(args.model),
         train_dataset=text_rows(args.data),
         peft_config=adapter,
         args=sft_arguments(args, **more),
     )
     return train_timed(trainer, Clock(), args) | {"loss_type": trainer.args.loss_type}
+
+
+def _base(args: argparse.Namespace) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quantisation = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return AutoModelForCausalLM.from_pretrained(
+        args.model,
+        quantization_config=quantisation,
+        dtype=torch.bfloat16,
+        device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+        attn_implementation=args.attention,
+    )
 
 
 def main() -> None:

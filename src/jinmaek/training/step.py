@@ -81,7 +81,7 @@ def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> Ste
     loss = torch.zeros((), device=training.device)
     for number, batch in enumerate(batches):
         if batch.num_loss_tokens:
-            loss += _add_gradient(training, batch, num_loss_tokens, seed + number)
+            loss += add_gradient(training, batch, num_loss_tokens, seed + number)
 
     outcome.loss_scale = _unscale(training)
     norms = torch.stack(torch._foreach_norm([_grad(weight) for weight in training.params.values()]))
@@ -90,7 +90,7 @@ def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> Ste
     return outcome
 
 
-def _add_gradient(training: Training, batch: Batch, num_loss_tokens: int, seed: int) -> torch.Tensor:
+def add_gradient(training: Training, batch: Batch, num_loss_tokens: int, seed: int) -> torch.Tensor:
     """Add the microbatch's part of the gradient, scaled for fp16; its part of the step's mean loss, fp32 []."""
     if training.fused is None:
         part = summed_loss(training, batch) / num_loss_tokens
