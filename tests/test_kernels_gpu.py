@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
+from tests.kernels_reference import attention_of, documents_of, relative
 from torch.nn import functional
 
 from jinmaek.kernels.attention import Documents, attend, attend_backward
@@ -19,7 +20,6 @@ from jinmaek.kernels.nf4 import dequantise
 from jinmaek.kernels.planner import Plan
 from jinmaek.kernels.row import Row
 from jinmaek.kernels.stream import Dtypes, Keep
-from tests.kernels_reference import attention_of, documents_of, relative
 
 pytestmark = [
     pytest.mark.gpu,
@@ -188,7 +188,8 @@ def test_graphs_plans_and_kept_weights_give_the_same_bits(name, monkeypatch):
     found["graph again"] = gradients(model, graphed)
     for keep, offload in ((Keep.ATTENTION, False), (Keep.INPUT, False), (Keep.INPUT, True)):
         other = fused(model)
-        monkeypatch.setattr(type(other), "plan", lambda self, _, plan=Plan((keep,) * 3, offload, 0): plan)
+        plan = Plan((keep,) * 3, offload, 0)
+        monkeypatch.setattr(type(other), "plan", lambda self, _, plan=plan: plan)
         found[f"{keep.name} {offload}"] = gradients(model, other)
     for how, each in found.items():
         assert all(torch.equal(one, other) for one, other in zip(first, each, strict=True)), how
