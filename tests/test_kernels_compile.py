@@ -21,5 +21,5 @@ def test_the_kernels_compile_and_fit_into_shared_memory(capability, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     sizes = dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
-    assert len(sizes) >= 12, "every file of kernels has been met"
+    assert len(sizes) >= (13 if capability == "90" else 11), "all but fp8's two on cards without it"
     assert max(map(int, sizes.values())) <= SHARED[capability], sizes
