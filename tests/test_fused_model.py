@@ -98,6 +98,21 @@ def test_loss_and_gradients_are_transformers_own(name, all_linear, monkeypatch):
     assert all(grad is None for grad in gradients(model).values()), "an evaluation leaves no gradient"
 
 
+@pytest.mark.parametrize("compute", [torch.float16, torch.bfloat16])
+def test_half_precision_is_near(compute):
+    """The interpreter truncates to bf16, twice what rounding errs."""
+    model = adapted(CONFIGS["gpt_neox"](), "all-linear")
+    ids, targets, row = row_of_random(LENGTHS, 300)
+    loss, expected = reference(model, ids, targets)
+    dtypes = Dtypes(compute, torch.float16, torch.float32)
+    fast = fuse(model, dtypes, max_positions=64, recompute=True, memory_limit=None)
+    tolerance = 5e-3 if compute == torch.float16 else 5e-2
+    assert relative(fast.loss(row, torch.tensor([1]), torch.tensor([0.5])), loss) < tolerance
+    found = gradients(model)
+    assert all(grad.dtype == torch.float32 for grad in found.values())
+    assert max(relative(found[each], expected[each]) for each in expected) < 10 * tolerance
+
+
 def test_every_plan_gives_the_same_bits(monkeypatch):
     model = adapted(CONFIGS["gpt_neox"](), ["query_key_value", "dense"], lora_dropout=0.3)
     _, _, row = row_of_random(LENGTHS, 300)
