@@ -32,6 +32,9 @@ CONFIGS = {
     "llama": lambda: transformers.LlamaConfig(**GROUPED),
     "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=5),
     "qwen2": lambda: transformers.Qwen2Config(**GROUPED),
+    "qwen2, one layer of two with a window": lambda: transformers.Qwen2Config(
+        **GROUPED, use_sliding_window=True, sliding_window=5, max_window_layers=1
+    ),
 }
 SOME = {"gpt_neox": ["query_key_value"], "other": ["q_proj", "v_proj"]}
 LENGTHS = [7, 16, 1, 9]

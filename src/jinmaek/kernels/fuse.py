@@ -156,9 +156,8 @@ def _gated_blocks(inner: Any, build: _Builder) -> list[Block]:
 
 def _gated_block(layer: Any, config: Any, build: _Builder) -> Block:
     attention, mlp = layer.self_attn, layer.mlp
-    window = getattr(attention, "sliding_window", None) or getattr(config, "sliding_window", None)
-    if getattr(config, "use_sliding_window", True) is False:
-        window = None
+    # Mistral's layers all have the configuration's window; elsewhere a layer says whether it has one.
+    windowed = attention if hasattr(attention, "sliding_window") else config
     return Block(
         attention=Attention(
             inputs=[build.projection(each) for each in (attention.q_proj, attention.k_proj, attention.v_proj)],
@@ -168,7 +167,7 @@ def _gated_block(layer: Any, config: Any, build: _Builder) -> Block:
             head_size=attention.head_dim,
             scale=attention.scaling,
             dtypes=build.dtypes,
-            window=window,
+            window=getattr(windowed, "sliding_window", None),
         ),
         mlp=Mlp(
             inputs=[build.projection(mlp.gate_proj), build.projection(mlp.up_proj)],
