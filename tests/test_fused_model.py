@@ -30,14 +30,14 @@ CONFIGS = {
     "gpt_neox": lambda: transformers.GPTNeoXConfig(**SMALL),
     "gpt_neox, one after the other": lambda: transformers.GPTNeoXConfig(**SMALL, use_parallel_residual=False),
     "llama": lambda: transformers.LlamaConfig(**GROUPED),
-    "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=5),
+    "mistral": lambda: transformers.MistralConfig(**GROUPED, sliding_window=4),
     "qwen2": lambda: transformers.Qwen2Config(**GROUPED),
     "qwen2, one layer of two with a window": lambda: transformers.Qwen2Config(
-        **GROUPED, use_sliding_window=True, sliding_window=5, max_window_layers=1
+        **GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=1
     ),
 }
 SOME = {"gpt_neox": ["query_key_value"], "other": ["q_proj", "v_proj"]}
-LENGTHS = [7, 16, 1, 9]
+LENGTHS = [5, 9, 1, 6]
 FP32 = Dtypes(torch.float32, torch.float32, torch.float32)
 
 
@@ -88,7 +88,7 @@ def planned(model, monkeypatch, keep):
 def test_loss_and_gradients_are_transformers_own(name, all_linear, monkeypatch):
     config = CONFIGS[name]()
     model = adapted(config, "all-linear" if all_linear else SOME.get(config.model_type, SOME["other"]))
-    ids, targets, row = row_of_random(LENGTHS, 300, skipped=(3, 4))
+    ids, targets, row = row_of_random(LENGTHS, 300, skipped=(2, 9))
     loss, expected = reference(model, ids, targets)
     fast = fused(model)
     for keep in (Keep.ALL, Keep.INPUT):
@@ -174,11 +174,11 @@ def test_other_documents_of_a_row_change_no_bit_of_a_documents_hidden_state(monk
     monkeypatch.setattr(module, "head_loss", head_loss)
     ids, targets, row = row_of_random(LENGTHS, 300)
     fast.loss(row)
-    ids[7:23] = (ids[7:23] + 11) % 300
+    ids[5:14] = (ids[5:14] + 11) % 300
     fast.loss(type(row).of(ids, targets, LENGTHS, torch.device("cpu")))
-    assert torch.equal(seen[0][:7], seen[1][:7])
-    assert torch.equal(seen[0][23:], seen[1][23:])
-    assert not torch.equal(seen[0][7:23], seen[1][7:23])
+    assert torch.equal(seen[0][:5], seen[1][:5])
+    assert torch.equal(seen[0][14:], seen[1][14:])
+    assert not torch.equal(seen[0][5:14], seen[1][5:14])
 
 
 UNSUPPORTED = {
@@ -198,10 +198,10 @@ UNSUPPORTED = {
 def test_what_is_not_computed_is_said(code):
     with pytest.raises(UnsupportedError) as caught:
         require_supported(UNSUPPORTED[code]())
-    assert caught.value.code == code
+    assert caught.value.code == f"kernels.{code}"
 
 
 def test_variants_of_lora_are_not_computed():
     with pytest.raises(UnsupportedError) as caught:
         fused(adapted(CONFIGS["llama"](), ["q_proj"], use_dora=True))
-    assert caught.value.code == "variant"
+    assert caught.value.code == "kernels.variant"

@@ -123,7 +123,7 @@ def test_a_non_finite_gradient_under_a_finite_loss_touches_nothing(session):
 def test_a_batch_without_loss_tokens_has_no_loss_rather_than_zero(session):
     [batch] = session.plan.batches(1)
     batch.targets.fill_(IGNORED)
-    empty = type(batch)(batch.input_ids, batch.targets, None, batch.num_tokens, 0, ("0",))
+    empty = type(batch)(batch.input_ids, batch.targets, None, batch.num_tokens, 0, ("0",), batch.lengths)
     before = weights(session)
     record = run_step(session.training, 1, [empty]).record()
     assert record.loss is None

@@ -26,7 +26,7 @@ ARCHITECTURES = ("gpt_neox", *GATED)
 
 
 class UnsupportedError(Exception):
-    """The model has something that the fused kernels do not compute. ``code``: what; ``facts``: for the sentence."""
+    """The model has something that the fused kernels do not compute. ``code``: the message's; ``facts``: for it."""
 
     def __init__(self, code: str, **facts: Any) -> None:
         super().__init__(code)
@@ -54,7 +54,7 @@ class _Builder:
             return None
         (name,) = names
         if module.lora_variant:
-            raise UnsupportedError("variant")
+            raise UnsupportedError("kernels.variant")
         a, b = module.lora_A[name].weight, module.lora_B[name].weight
         share = float(getattr(module.lora_dropout[name], "p", 0.0))
         return Adapter.of(a, b, float(module.scaling[name]), share, self.dtypes.compute)
@@ -67,17 +67,17 @@ def require_supported(config: Any) -> None:
         UnsupportedError: they do not.
     """
     if config.model_type not in ARCHITECTURES:
-        raise UnsupportedError("architecture", name=config.model_type, known=", ".join(ARCHITECTURES))
+        raise UnsupportedError("kernels.architecture", name=config.model_type, known=", ".join(ARCHITECTURES))
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if size & (size - 1) or not 16 <= size <= 256:
-        raise UnsupportedError("head_size", size=size)
+        raise UnsupportedError("kernels.head_size", size=size)
     if config.hidden_act not in _ACTIVATIONS or (config.model_type in GATED) != (config.hidden_act != "gelu"):
-        raise UnsupportedError("activation", name=config.hidden_act)
+        raise UnsupportedError("kernels.activation", name=config.hidden_act)
     if config.rope_parameters["rope_type"] not in _FIXED_ROTARY:
-        raise UnsupportedError("rotary", name=config.rope_parameters["rope_type"])
+        raise UnsupportedError("kernels.rotary", name=config.rope_parameters["rope_type"])
     shares = [getattr(config, name, 0.0) or 0.0 for name in ("attention_dropout", "hidden_dropout")]
     if any(shares):
-        raise UnsupportedError("model_dropout", share=max(shares))
+        raise UnsupportedError("kernels.model_dropout", share=max(shares))
 
 
 def fuse(model: Any, dtypes: Dtypes, *, max_positions: int, recompute: bool, memory_limit: int | None) -> FusedModel:
@@ -184,10 +184,10 @@ def _weight(base: Any) -> Any:
     state = getattr(base.weight, "quant_state", None)
     if state is None:
         if not isinstance(base, nn.Linear) or not base.weight.is_floating_point():
-            raise UnsupportedError("quantization")
+            raise UnsupportedError("kernels.quantization")
         return base.weight.detach()
     if state.quant_type != "nf4" or not is_supported(state):
-        raise UnsupportedError("quantization")
+        raise UnsupportedError("kernels.quantization")
     return base.weight
 
 
@@ -207,7 +207,7 @@ def _rotary(module: Any, num_positions: int, device: torch.device) -> tuple[torc
     """Tables as transformers makes them: fp32 [positions, half of the turned dimensions]."""
     half = module.inv_freq.to(device, torch.float32)
     if half.numel() & (half.numel() - 1):
-        raise UnsupportedError("rotary", name=f"{2 * half.numel()} dimensions")
+        raise UnsupportedError("kernels.rotary", name=f"{2 * half.numel()} dimensions")
     angles = torch.arange(num_positions, device=device, dtype=torch.float32)[:, None] * half
     return angles.cos() * module.attention_scaling, angles.sin() * module.attention_scaling
 
@@ -216,4 +216,4 @@ def _require_frozen(base: Any) -> None:
     """Only LoRA matrices of linear layers train; the head and the embeddings do not."""
     for name, weight in base.named_parameters():
         if weight.requires_grad and ".lora_A." not in name and ".lora_B." not in name:
-            raise UnsupportedError("trainable", name=name)
+            raise UnsupportedError("kernels.trainable", name=name)

@@ -75,7 +75,7 @@ def _device_in_the_way(device: torch.device, *, fp8: bool) -> Problem | None:
 
 
 def _told(error: Any) -> Problem:
-    return Problem(f"kernels.{error.code}", error.facts)
+    return Problem(error.code, error.facts)
 
 
 def fuse_session_model(recipe: Recipe, model: Any) -> tuple[FusedModel | None, Problem]:
