@@ -19,8 +19,8 @@ from jinmaek.training.step import run_step
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 FP32 = Dtypes(torch.float32, torch.float32, torch.float32)
-PACKED = {"data": {"packing": True, "max_length": 48}, "train": {"batch_size": None, "batch_tokens": 64}}
-PADDED = {"data": {"max_length": 48}, "train": {"batch_size": 2, "accumulation": 2}}
+PACKED = {"data": {"packing": True, "max_length": 32}, "train": {"batch_size": None, "batch_tokens": 40}}
+PADDED = {"data": {"max_length": 32}, "train": {"batch_size": 2, "accumulation": 2}}
 
 
 def with_fused(session):
@@ -44,15 +44,16 @@ def test_the_steps_are_plain_pytorchs(make_session, shape):
         assert other.loss == pytest.approx(one.loss, rel=1e-5)
         assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-4)
         assert (other.num_tokens, other.example_ids) == (one.num_tokens, one.example_ids)
-    again = steps(with_fused(make_session(**shape)))
-    assert [record.digest for record in again] == [record.digest for record in fast]
+    if shape is PACKED:
+        again = steps(with_fused(make_session(**shape)))
+        assert [record.digest for record in again] == [record.digest for record in fast]
 
 
 def test_the_held_out_loss_is_plain_pytorchs(make_session):
     session = make_session(**PADDED)
     held_out = session.data.held_out[:4]
-    plain = evaluate(session.training, held_out, max_tokens=96, pad_id=session.pad_id)
-    fast = evaluate(with_fused(session).training, held_out, max_tokens=96, pad_id=session.pad_id)
+    plain = evaluate(session.training, held_out, max_tokens=64, pad_id=session.pad_id)
+    fast = evaluate(with_fused(session).training, held_out, max_tokens=64, pad_id=session.pad_id)
     assert fast.loss == pytest.approx(plain.loss, rel=1e-5)
 
 
@@ -68,10 +69,10 @@ def test_a_row_holds_the_examples_without_padding(make_session, shape):
         lengths = [each.num_tokens for each in examples]
         assert (row.documents.ends - row.documents.starts).tolist() == np.repeat(lengths, lengths).tolist()
         filled = fusing.row_of(batch, fused, fill=True)
-        expected = 64 if shape is PACKED else row.ids.numel()
+        expected = 40 if shape is PACKED else row.ids.numel()
         assert filled.ids.numel() == expected
         assert (filled.targets >= 0).sum() == batch.num_loss_tokens
-        assert int(filled.documents.positions.max()) < 48, "no document is longer than the positions"
+        assert int(filled.documents.positions.max()) < 32, "no document is longer than the positions"
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ FP16 = {
 
 
 def test_a_run_says_that_it_is_fused_and_its_steps_can_be_proved(with_a_gpu, make_recipe, tmp_path):
-    train(make_recipe(**FP16, data={"max_length": 48}), run_dir=tmp_path / "run")
+    train(make_recipe(**FP16, data={"max_length": 32}), run_dir=tmp_path / "run")
     manifest = RunDirectory.open(tmp_path / "run").read_manifest()
     assert manifest["kernels"].startswith("Kernels: fused")
     verdict = prove(tmp_path / "run", step=2)
@@ -97,7 +98,7 @@ def test_a_run_says_that_it_is_fused_and_its_steps_can_be_proved(with_a_gpu, mak
 def test_a_fault_of_a_fused_run_is_looked_into_by_plain_pytorch(with_a_gpu, make_recipe, tmp_path):
     recipe = make_recipe(
         **FP16 | {"train": FP16["train"] | {"loss_scale_init": 2.0**40, "max_skipped_steps": 2}},
-        data={"max_length": 48},
+        data={"max_length": 32},
     )
     train(recipe, run_dir=tmp_path / "run")
     assert not read_steps(tmp_path / "run" / "steps.jsonl")[0].optimizer_stepped
@@ -118,7 +119,7 @@ def test_a_fault_of_the_fused_kernels_themselves_is_named(with_a_gpu, make_recip
         out[0, 0] = torch.nan
 
     monkeypatch.setattr(module, "activate", broken)
-    train(make_recipe(**FP16, data={"max_length": 48}), run_dir=tmp_path / "run")
+    train(make_recipe(**FP16, data={"max_length": 32}), run_dir=tmp_path / "run")
     verdict = prove(tmp_path / "run", step=1)
     assert [trial.arm for trial in verdict.trials] == ["control", "plain_kernels"]
     assert verdict.trials[1].outcome == "heals"
