@@ -82,7 +82,7 @@ def with_a_gpu(monkeypatch):
 
 
 FP16 = {
-    "train": {"precision": "fp16", "max_steps": 2, "batch_size": 1},
+    "train": {"precision": "fp16", "max_steps": 2, "batch_size": 1, "loss_scale_init": 128.0},
     "model": {"quantization": "nf4", "compute_dtype": "fp16"},
 }
 
