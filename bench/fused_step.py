@@ -1,6 +1,6 @@
 """The fused step by itself at a model's real shape: speed, memory, graph, where its time goes. No checkpoint is needed.
 
-    PYTHONPATH=src python bench/fused_step.py [--shape 12.8b] [--tokens 8192] [--only NAME …] [--profile]
+    PYTHONPATH=src:. python -m bench.fused_step [--shape 12.8b] [--tokens 8192] [--only NAME …] [--profile]
 
 Weights are random and made on the GPU in NF4; documents have KoAlpaca's lengths (log-normal, median 210 tokens).
 Prints a line a variant: forward, backward and AdamW, synchronised, median of ``--steps`` after three.
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from bench.throughput.shapes import SHAPES
 
 from jinmaek.kernels.fuse import fuse
 from jinmaek.kernels.model import FusedModel
@@ -29,19 +30,6 @@ from jinmaek.kernels.stream import Dtypes
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 IN_BF16 = Dtypes(BF16, BF16, BF16)
 DEVICE = torch.device("cuda")
-_NEOX = {"vocab_size": 30080, "max_position_embeddings": 2048, "rotary_pct": 0.5, "bos_token_id": 0, "eos_token_id": 0}
-SHAPES: dict[str, Callable[[], Any]] = {
-    "12.8b": lambda: transformers.GPTNeoXConfig(
-        hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=20480, **_NEOX
-    ),
-    "1.3b": lambda: transformers.GPTNeoXConfig(
-        hidden_size=2048, num_hidden_layers=24, num_attention_heads=16, intermediate_size=8192, **_NEOX
-    ),
-    "llama8b": lambda: transformers.LlamaConfig(
-        vocab_size=30080, hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8,
-        intermediate_size=14336,
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +63,7 @@ def build(shape: str, rank: int, targets: str, dropout: float) -> Any:
     from peft import LoraConfig, get_peft_model
 
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(SHAPES[shape](), dtype=BF16)
+        model = transformers.AutoModelForCausalLM.from_config(SHAPES[shape].config(), dtype=BF16)
     _materialise(model)
     model.requires_grad_(False)
     wanted = targets if targets == "all-linear" else targets.split(",")
@@ -199,7 +187,7 @@ def _chosen(names: list[str]) -> Iterator[Variant]:
 def main() -> None:
     """Build the model once, measure its variants."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="12.8b")
+    parser.add_argument("--shape", choices=list(SHAPES), default="12.8b")
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rank", type=int, default=8)

@@ -44,7 +44,7 @@ class _Builder:
 
     def projection(self, module: Any, *, bias: bool = True) -> Projection:
         """A linear layer with or without an adapter; without ``bias`` its bias is added elsewhere."""
-        base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+        base = _base_of(module)
         own = base.bias.detach().to(self.dtypes.compute) if bias and base.bias is not None else None
         return Projection(_weight(base), own, self._adapter(module), self.weights, next(self.salts))
 
@@ -99,8 +99,9 @@ def fuse(model: Any, dtypes: Dtypes, *, max_positions: int, recompute: bool, mem
     weights = Weights(head.weight.device, dtypes.compute)
     build = _Builder(dtypes, weights, itertools.count(1))
     inner = base.base_model
-    blocks = _neox_blocks(inner, build) if base.config.model_type == "gpt_neox" else _gated_blocks(inner, build)
-    final = inner.final_layer_norm if base.config.model_type == "gpt_neox" else inner.norm
+    neox = base.config.model_type == "gpt_neox"
+    make_block, final = (_neox_block, inner.final_layer_norm) if neox else (_gated_block, inner.norm)
+    blocks = [make_block(layer, inner.config, build) for layer in inner.layers]
     cos, sin = _rotary(inner.rotary_emb, max_positions, head.weight.device)
     _require_frozen(base)
     return FusedModel(
@@ -115,11 +116,6 @@ def fuse(model: Any, dtypes: Dtypes, *, max_positions: int, recompute: bool, mem
         memory_limit=memory_limit,
         weights=weights,
     )
-
-
-def _neox_blocks(inner: Any, build: _Builder) -> list[Block]:
-    config = inner.config
-    return [_neox_block(layer, config, build) for layer in inner.layers]
 
 
 def _neox_block(layer: Any, config: Any, build: _Builder) -> Block:
@@ -150,10 +146,6 @@ def _neox_block(layer: Any, config: Any, build: _Builder) -> Block:
     )
 
 
-def _gated_blocks(inner: Any, build: _Builder) -> list[Block]:
-    return [_gated_block(layer, inner.config, build) for layer in inner.layers]
-
-
 def _gated_block(layer: Any, config: Any, build: _Builder) -> Block:
     attention, mlp = layer.self_attn, layer.mlp
     # Mistral's layers all have the configuration's window; elsewhere a layer says whether it has one.
@@ -180,6 +172,11 @@ def _gated_block(layer: Any, config: Any, build: _Builder) -> Block:
     )
 
 
+def _base_of(module: Any) -> Any:
+    """The frozen layer within what PEFT may have put around it."""
+    return module.get_base_layer() if hasattr(module, "get_base_layer") else module
+
+
 def _weight(base: Any) -> Any:
     state = getattr(base.weight, "quant_state", None)
     if state is None:
@@ -199,7 +196,7 @@ def _norm(module: Any) -> Norm:
 
 
 def _shift(module: Any) -> torch.Tensor | None:
-    base = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+    base = _base_of(module)
     return None if base.bias is None else base.bias.detach().float()
 
 

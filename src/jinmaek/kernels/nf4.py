@@ -18,32 +18,38 @@ _ROWS, _COLUMNS = 64, 32  # of one that is written transposed: bytes of so many 
 
 
 @triton.jit
-def _scale_of(block, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, inside, BLOCK2: tl.constexpr, NESTED: tl.constexpr):  # fmt: skip
+def _halves(
+    place, inside, packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, divisor_ptr,
+    BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, DIVIDED: tl.constexpr,
+):  # fmt: skip
+    """The two numbers of each byte at ``place``, fp32: of the high nibble, of the low one."""
+    packed = tl.load(packed_ptr + place, mask=inside, other=0).to(tl.int32)
+    block = place * 2 // BLOCK
     if NESTED:
         scale = tl.load(code2_ptr + tl.load(absmax_ptr + block, mask=inside, other=0).to(tl.int32))
         scale = scale * tl.load(absmax2_ptr + block // BLOCK2, mask=inside, other=0.0) + tl.load(offset_ptr)
     else:
         scale = tl.load(absmax_ptr + block, mask=inside, other=0.0)
-    return scale
-
-
-@triton.jit
-def _dequantise_kernel(
-    packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, out_ptr, divisor_ptr,
-    row_bytes, out_stride,
-    BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, DIVIDED: tl.constexpr, BYTES: tl.constexpr,
-):  # fmt: skip
-    row, first = tl.program_id(1), tl.program_id(0) * BYTES
-    columns = first + tl.arange(0, BYTES)
-    inside = columns < row_bytes
-    place = row * row_bytes + columns
-    packed = tl.load(packed_ptr + place, mask=inside, other=0).to(tl.int32)
-    scale = _scale_of(place * 2 // BLOCK, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, inside, BLOCK2, NESTED)
     high = tl.load(code_ptr + (packed >> 4)) * scale
     low = tl.load(code_ptr + (packed & 15)) * scale
     if DIVIDED:
         high /= tl.load(divisor_ptr)
         low /= tl.load(divisor_ptr)
+    return high, low
+
+
+@triton.jit
+def _dequantise_kernel(
+    packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, divisor_ptr, out_ptr,
+    row_bytes, out_stride,
+    BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, DIVIDED: tl.constexpr, BYTES: tl.constexpr,
+):  # fmt: skip
+    row, first = tl.program_id(1), tl.program_id(0) * BYTES
+    columns = first + tl.arange(0, BYTES)
+    high, low = _halves(
+        row * row_bytes + columns, columns < row_bytes, packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr,
+        offset_ptr, divisor_ptr, BLOCK, BLOCK2, NESTED, DIVIDED,
+    )  # fmt: skip
     wide = first * 2 + tl.arange(0, BYTES * 2)
     both = tl.interleave(high, low).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + row.to(tl.int64) * out_stride + wide, both, mask=wide < row_bytes * 2)
@@ -51,7 +57,7 @@ def _dequantise_kernel(
 
 @triton.jit
 def _transposed_kernel(
-    packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, out_ptr, divisor_ptr,
+    packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, divisor_ptr, out_ptr,
     num_rows, row_bytes, out_stride,
     BLOCK: tl.constexpr, BLOCK2: tl.constexpr, NESTED: tl.constexpr, DIVIDED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -59,14 +65,10 @@ def _transposed_kernel(
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     inside = (rows < num_rows) & (columns < row_bytes)
-    place = rows * row_bytes + columns
-    packed = tl.load(packed_ptr + place, mask=inside, other=0).to(tl.int32)
-    scale = _scale_of(place * 2 // BLOCK, absmax_ptr, code2_ptr, absmax2_ptr, offset_ptr, inside, BLOCK2, NESTED)
-    high = tl.load(code_ptr + (packed >> 4)) * scale
-    low = tl.load(code_ptr + (packed & 15)) * scale
-    if DIVIDED:
-        high /= tl.load(divisor_ptr)
-        low /= tl.load(divisor_ptr)
+    high, low = _halves(
+        rows * row_bytes + columns, inside, packed_ptr, code_ptr, absmax_ptr, code2_ptr, absmax2_ptr,
+        offset_ptr, divisor_ptr, BLOCK, BLOCK2, NESTED, DIVIDED,
+    )  # fmt: skip
     to = out_ptr + (columns * 2).to(tl.int64) * out_stride + rows
     tl.store(to, high.to(out_ptr.dtype.element_ty), mask=inside)
     tl.store(to + out_stride, low.to(out_ptr.dtype.element_ty), mask=inside)
@@ -94,7 +96,7 @@ def dequantise(
     row_bytes = num_columns // 2
     tensors = (
         packed, state.code, state.absmax, second.code, second.absmax, state.offset if state.nested else state.code,
-        out, divisor if divisor is not None else state.code,
+        divisor if divisor is not None else state.code, out,
     )  # fmt: skip
     kinds = {
         "BLOCK": state.blocksize, "BLOCK2": second.blocksize, "NESTED": bool(state.nested),

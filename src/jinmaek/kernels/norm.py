@@ -46,19 +46,18 @@ def _forward_kernel(
         stored = x.to(sum_ptr.dtype.element_ty)
         tl.store(sum_ptr + row * hidden + columns, stored, mask=inside)
         x = stored.to(tl.float32)
-    if NORMS > 0:
-        mean = tl.sum(x, 0) / hidden if CENTRED else 0.0
-        centred = tl.where(inside, x - mean, 0.0)
-        normal = centred * (1 / tl.sqrt(tl.sum(centred * centred, 0) / hidden + eps))
-        y = normal * tl.load(weight1_ptr + columns, mask=inside, other=0.0)
+    mean = tl.sum(x, 0) / hidden if CENTRED else 0.0
+    centred = tl.where(inside, x - mean, 0.0)
+    normal = centred * (1 / tl.sqrt(tl.sum(centred * centred, 0) / hidden + eps))
+    y = normal * tl.load(weight1_ptr + columns, mask=inside, other=0.0)
+    if BIAS:
+        y += tl.load(bias1_ptr + columns, mask=inside, other=0.0)
+    tl.store(out1_ptr + row * out1_stride + columns, y.to(out1_ptr.dtype.element_ty), mask=inside)
+    if NORMS > 1:
+        y = normal * tl.load(weight2_ptr + columns, mask=inside, other=0.0)
         if BIAS:
-            y += tl.load(bias1_ptr + columns, mask=inside, other=0.0)
-        tl.store(out1_ptr + row * out1_stride + columns, y.to(out1_ptr.dtype.element_ty), mask=inside)
-        if NORMS > 1:
-            y = normal * tl.load(weight2_ptr + columns, mask=inside, other=0.0)
-            if BIAS:
-                y += tl.load(bias2_ptr + columns, mask=inside, other=0.0)
-            tl.store(out2_ptr + row * out2_stride + columns, y.to(out2_ptr.dtype.element_ty), mask=inside)
+            y += tl.load(bias2_ptr + columns, mask=inside, other=0.0)
+        tl.store(out2_ptr + row * out2_stride + columns, y.to(out2_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -110,23 +109,21 @@ def add_and_normalise(
         x: [tokens, hidden], contiguous.
         deltas: none, one or two of the same shape, of any dtype.
         shift: fp32 [hidden], added to each row.
-        norms: up to two, of the same kind and eps.
+        norms: one or two, of the same kind and eps.
         outs: [tokens, at least hidden], one a norm; only the first ``hidden`` columns are written.
         total: [tokens, hidden], contiguous; may be ``x``. ``None``: there is nothing to add.
     """
     assert total is not None or not (deltas or shift is not None)
-    one, other = (norms[0] if norms else None), (norms[1] if len(norms) > 1 else None)
-    assert other is None or (one is not None and (one.eps, one.centred) == (other.eps, other.centred))
-    first = one.weight if one else x
+    one, other = norms[0], norms[-1]
+    assert (one.eps, one.centred) == (other.eps, other.centred)
     _forward_kernel[(x.shape[0],)](
         x, deltas[0] if deltas else x, deltas[-1] if deltas else x, shift if shift is not None else x,
         total if total is not None else x,
-        first, one.bias if one and one.bias is not None else first, outs[0] if outs else x,
-        other.weight if other else first, other.bias if other and other.bias is not None else first,
-        outs[1] if other else x,
-        x.shape[1], outs[0].stride(0) if outs else 0, outs[1].stride(0) if other else 0, one.eps if one else 0.0,
-        DELTAS=len(deltas), SHIFT=shift is not None, SUM=total is not None, CENTRED=bool(one and one.centred),
-        BIAS=bool(one and one.bias is not None), NORMS=len(norms), **_launch(x.shape[1]),
+        one.weight, one.bias if one.bias is not None else x, outs[0],
+        other.weight, other.bias if other.bias is not None else x, outs[-1],
+        x.shape[1], outs[0].stride(0), outs[-1].stride(0), one.eps,
+        DELTAS=len(deltas), SHIFT=shift is not None, SUM=total is not None, CENTRED=one.centred,
+        BIAS=one.bias is not None, NORMS=len(norms), **_launch(x.shape[1]),
     )  # fmt: skip
 
 

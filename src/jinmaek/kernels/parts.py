@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from jinmaek.kernels.activation import Activation, activate, activate_backward
-from jinmaek.kernels.attention import Documents, attend, attend_backward
+from jinmaek.kernels.attention import attend, attend_backward
 from jinmaek.kernels.projection import Projection
 from jinmaek.kernels.rotary import rotate
 from jinmaek.kernels.stream import Dtypes, Kept, Lows, Pass, empty
@@ -51,7 +51,7 @@ class Attention:
     def attend(self, qkv: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor]:
         """The heads' output, as input of ``output``, and the softmax's level."""
         attended = empty(qkv, self.output.width, self.dtypes.compute)
-        level = attend(*self.split(qkv), self._documents(shared), self.scale, self._heads(attended))
+        level = attend(*self.split(qkv), shared.seen(self.window), self.scale, self._heads(attended))
         return attended, level
 
     def project_back(self, attended: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -75,7 +75,7 @@ class Attention:
         dqkv = torch.empty_like(qkv)
         grads = self._heads(heads_grad).to(self.dtypes.attention)
         attend_backward(
-            grads, *self.split(qkv), self._heads(attended), level, self._documents(shared), self.scale,
+            grads, *self.split(qkv), self._heads(attended), level, shared.seen(self.window), self.scale,
             self.split(dqkv),
         )  # fmt: skip
         rotate(self._turned(dqkv), shared.cos, shared.sin, shared.documents.positions, back=True)
@@ -94,9 +94,6 @@ class Attention:
     def _heads(self, flat: torch.Tensor) -> torch.Tensor:
         width = self.num_heads * self.head_size
         return flat[:, :width].view(-1, self.num_heads, self.head_size)
-
-    def _documents(self, shared: Pass) -> Documents:
-        return shared.documents if self.window is None else shared.documents.within(self.window)
 
 
 @dataclass(slots=True)

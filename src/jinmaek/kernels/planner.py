@@ -54,8 +54,9 @@ def plan_memory(
         available: bytes that may be used.
         recompute: whether anything may be computed twice; if not, everything is kept.
     """
-    if not recompute:
-        return _plan(layer, [Keep.ALL] * num_layers, tokens, fixed, offload=False)
+    everything = _plan(layer, [Keep.ALL] * num_layers, tokens, fixed, offload=False)
+    if not recompute or everything.needed_bytes <= available:
+        return everything
     chosen = [Keep.INPUT] * num_layers
     smallest = _plan(layer, chosen, tokens, fixed, offload=False)
     if smallest.needed_bytes > available:

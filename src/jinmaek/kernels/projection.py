@@ -83,13 +83,13 @@ class Weights:
 
     def matrix(self, projection: Projection) -> torch.Tensor:
         """[out, in + room], the adapter's tail included; where matrices are not kept, the next call overwrites it."""
-        shape = (projection.out_features, projection.width)
-        kept = self._kept.get((id(projection), "half"))
-        out = self._new(shape) if kept is None else kept
-        if kept is None:
+        key = (id(projection), "half")
+        out = self._kept.get(key)
+        if out is None:
+            out = self._new((projection.out_features, projection.width))
             projection.write_weight(out)
-        if kept is None and self.keep:
-            self._kept[id(projection), "half"] = out
+            if self.keep:
+                self._kept[key] = out
         if projection.adapter is not None:
             out[:, projection.in_features :].copy_(projection.adapter.tail)
         return out
@@ -165,17 +165,17 @@ class Projection:
         x: [tokens, at least width], its features filled; the columns after them are overwritten. Without ``seed``
         nothing is dropped.
         """
-        low = None
-        x = x[:, : self.width]
-        if self.adapter is not None:
-            low = self._dropped(x, seed) @ self.adapter.half_a.t()
-            room = x[:, self.in_features :]
-            room[:, self.adapter.rank :].zero_()
-            room[:, : self.adapter.rank].copy_(low)
+        adapter = self.adapter
+        low = None if adapter is None else self._dropped(x, seed) @ adapter.half_a.t()
         if self._weights.fp8:
             y = fp8.product(x[:, : self.in_features], *self._weights.codes(self, transposed=False), self.bias)
-            y = y if low is None or self.adapter is None else y.addmm_(low, self.adapter.tail[:, : low.shape[1]].t())
+            y = y if adapter is None or low is None else y.addmm_(low, adapter.tail[:, : adapter.rank].t())
             return (y if out is None else out.copy_(y)), low
+        x = x[:, : self.width]
+        if adapter is not None and low is not None:
+            room = x[:, self.in_features :]
+            room[:, adapter.rank :].zero_()
+            room[:, : adapter.rank].copy_(low)
         matrix = self._weights.matrix(self).t()
         if self.bias is None:
             return torch.mm(x, matrix, out=out), low
@@ -196,16 +196,8 @@ class Projection:
         ``x``: the input's features once more, needed only with an adapter; ``low`` as :meth:`forward` gave it.
         """
         adapter, dlow = self.adapter, None
-        if wanted and self._weights.fp8:
-            through = fp8.product(grad, *self._weights.codes(self, transposed=True), None)
-            into = through if into is None else into.add_(through)
-        elif wanted and into is None:
-            # The columns beside the features are the adapter's own gradient.
-            both = grad @ self._weights.matrix(self)
-            into = both[:, : self.in_features]
-            dlow = None if adapter is None else both[:, self.in_features : self.in_features + adapter.rank]
-        elif wanted and into is not None:
-            into.addmm_(grad, self._weights.matrix(self)[:, : self.in_features])
+        if wanted:
+            into, dlow = self._through_base(grad, into)
         if adapter is None:
             return into
         assert x is not None
@@ -218,6 +210,18 @@ class Projection:
         if adapter.dropout == 0 or seed is None:
             return into.addmm_(dlow, adapter.half_a)
         return drop(dlow @ adapter.half_a, adapter.dropout, seed, self.salt, into, add=into)
+
+    def _through_base(self, grad: torch.Tensor, into: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The base's gradient added to ``into``; and the adapter's low-rank one, where the same product gives it."""
+        if self._weights.fp8:
+            through = fp8.product(grad, *self._weights.codes(self, transposed=True), None)
+            return (through if into is None else into.add_(through)), None
+        matrix = self._weights.matrix(self)
+        if into is not None:
+            return into.addmm_(grad, matrix[:, : self.in_features]), None
+        both = grad @ matrix
+        low = None if self.adapter is None else both[:, self.in_features :][:, : self.adapter.rank]
+        return both[:, : self.in_features], low
 
     def _dropped(self, x: torch.Tensor, seed: torch.Tensor | None) -> torch.Tensor:
         features = x[:, : self.in_features]

@@ -37,6 +37,15 @@ class Pass:
     cos: torch.Tensor
     sin: torch.Tensor
     seed: torch.Tensor | None
+    _windowed: dict[int, Documents] = field(default_factory=dict)
+
+    def seen(self, window: int | None) -> Documents:
+        """The documents, as layers of that window see them."""
+        if window is None:
+            return self.documents
+        if window not in self._windowed:
+            self._windowed[window] = self.documents.within(window)
+        return self._windowed[window]
 
 
 @dataclass(slots=True)
