@@ -103,6 +103,12 @@ CASES = {
     ),
     "kernel: in fp32 there is nothing wider": ("kernel", "confirmed", NAN_LOSS, [heals("other_attention")], None, {}),
     "kernel: only the fused ones fail": ("kernel", "confirmed", NAN_LOSS, [heals("plain_kernels")], None, {}),
+    "kernel: with dropout another mask may heal": (
+        "kernel", "undecided", NAN_LOSS, [heals("plain_kernels")], None, {"other_mask": True},
+    ),
+    "kernel: with dropout another mask may heal a spike too": (
+        "kernel", "undecided", SPIKE, [heals("plain_kernels")], None, {"other_mask": True},
+    ),
     "kernel: in fp16 another rounding may heal": (
         "kernel", "undecided", NAN_LOSS, [heals("plain_kernels")], None, {"is_fp16": True},
     ),

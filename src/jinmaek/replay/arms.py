@@ -29,6 +29,7 @@ _MOST_OUTLIERS = 3
 def plain_kernels(case: Case) -> Trial:
     """The step by plain PyTorch instead of the fused kernels (:func:`jinmaek.replay.changes.plain` is at work)."""
     case.facts["is_fp16"] = case.is_fp16
+    case.facts["other_mask"] = case.scene.session.recipe.adapter.dropout > 0
     return case.try_arm("plain_kernels", "kernel", case.measure)
 
 

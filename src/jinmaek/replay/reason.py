@@ -128,7 +128,9 @@ def _kernel(evidence: Evidence) -> Cause | None:
     # A step in fp32 has no wider dtype to be tried. What overflows by a hair in fp16 may be healed by other rounding.
     never_wide = not (evidence.named("fp32") or evidence.named("bf16") or evidence.facts.get("is_fp16"))
     wide_fails = bool(evidence.failed("fp32")) or never_wide
-    if evidence.is_finite or in_range or wide_fails:
+    # Plain PyTorch draws other dropout masks than the fused kernels: by itself it does not tell kernel from mask.
+    only_other_mask = healed == ["plain_kernels"] and bool(evidence.facts.get("other_mask"))
+    if (evidence.is_finite or in_range or wide_fails) and not only_other_mask:
         return _cause("kernel", "confirmed", healed, facts)
     # Beyond the range by true arithmetic: another kernel only orders the same overflow differently.
     return None if true is not None else _cause("kernel", "undecided", healed, facts)
