@@ -104,7 +104,8 @@ def _alone_ms(session: Session, writer: StepWriter) -> float:
 
     def record(number: int) -> None:
         outcome = StepOutcome(training, number, batches, 1, 1e-4)
-        outcome.read(loss, loss, norms)
+        outcome.send(loss, loss, norms)
+        outcome.receive()
         outcome.watch_update(params, copies(params))
         line = outcome.record()
         writer.append(line)
