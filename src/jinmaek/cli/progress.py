@@ -69,7 +69,8 @@ class TrainingView(RunListener):
         self._data(session)
         groups = ", ".join(f"{name} {size:,}" for name, size in session.groups.items())
         self._say("cli.trainable", num_weights=session.num_weights, groups=groups, device=session.training.device.type)
-        self._line(session.kernels.render(self._lang))
+        for line in filter(None, (session.base_kept, session.kernels)):
+            self._line(line.render(self._lang))
 
     def _data(self, session: Session) -> None:
         report = session.data.report
