@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from jinmaek.training.examples import Example
 
 _THREADS = 8
+
 
 def of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """Of names, dtypes, shapes and bits, in the order of names. Copies and hashlib leave the interpreter free."""
@@ -25,7 +27,8 @@ def of_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 def _of_tensor(tensor: torch.Tensor) -> str:
     digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + b"\0")
     # Read in place: a copy of a base of 7 GB with the interpreter's lock held took 15 s.
-    digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy())
+    raw: Any = tensor.detach().contiguous().flatten().view(torch.uint8).cpu().numpy()
+    digest.update(raw)
     return digest.hexdigest()
 
 
