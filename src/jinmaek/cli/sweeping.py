@@ -186,10 +186,15 @@ def run_design(
                 budget_seconds=limit,
                 measure_first=local and engine.slots > 1,
             )
-            return run.run()
+            try:
+                return run.run()
+            finally:
+                engine.close()
 
 
-def print_plan(design: Design, directory: SweepDirectory, console: Console, lang: Lang) -> None:
+def print_plan(
+    design: Design, directory: SweepDirectory, console: Console, lang: Lang, *, mark_base: bool = True
+) -> None:
     """Trials, time where it can be known, and what else changes with the varied settings."""
 
     def line(key: str, **params: object) -> None:
@@ -199,7 +204,7 @@ def print_plan(design: Design, directory: SweepDirectory, console: Console, lang
     counts = {"trials": len(design.trials), "arms": len(design.arms), "seeds": len(design.seeds)}
     line("lab.plan", path=directory.path, **counts)
     for number, arm in enumerate(design.arms):
-        marks = [say("lab.plan_base", lang)] if number == design.base and len(design.arms) > 1 else []
+        marks = [say("lab.plan_base", lang)] if mark_base and number == design.base else []
         marks += [say("lab.plan_held", lang, settings=" ".join(arm.controls))] if arm.controls else []
         marks += [say("lab.plan_refused", lang, why=arm.refusal[lang])] if arm.refusal is not None else []
         console.print(f"  {arm.name}  {'  '.join(marks)}".rstrip(), markup=False, soft_wrap=True)
@@ -257,12 +262,10 @@ def finish(
 ) -> int:
     """Print the result; returns the exit code."""
     comparison = compare_arms(design, outcomes)
-    ends = {trial.number: outcomes.get(trial.number) for trial in design.trials}
-    code = 0 if all(outcome is not None and outcome.succeeded for outcome in ends.values()) else NOT_ALL
     if options.as_json:
         facts = {"sweep": str(directory.path), "end": end, **as_dict(design, comparison, outcomes)}
         typer.echo(json.dumps(plain(facts), ensure_ascii=False, indent=2))
-    else:
+    elif any(outcome.is_final or outcome.error for outcome in outcomes.values()):
         console = Console(highlight=False)
         console.print()
         for text in draw_overlay(curves(design, directory, outcomes), min(console.width, 100)):
@@ -271,7 +274,13 @@ def finish(
         console.print()
         for text in (*failures(design, outcomes, lang), *sentences(design, comparison, lang)):
             console.print(text, markup=False, soft_wrap=True)
-    return tell_end(directory, end, code, lang)
+    return tell_end(directory, end, exit_code(design, outcomes), lang)
+
+
+def exit_code(design: Design, outcomes: Mapping[int, Outcome]) -> int:
+    """0 where every trial succeeded."""
+    ends = [outcomes.get(trial.number) for trial in design.trials]
+    return 0 if all(outcome is not None and outcome.succeeded for outcome in ends) else NOT_ALL
 
 
 def tell_end(directory: SweepDirectory, end: End, code: int, lang: Lang) -> int:

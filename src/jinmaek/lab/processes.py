@@ -32,6 +32,10 @@ class Engine(Protocol):
         """End all that still run, at once."""
         ...
 
+    def close(self) -> None:
+        """Nothing more will be started."""
+        ...
+
 
 class LocalEngine:
     """One process a trial; ``slots`` may be lowered while they run.
@@ -64,13 +68,22 @@ class LocalEngine:
             process.wait()
         self._running.clear()
 
-
-def start_process(directory: SweepDirectory, trial: int, threads: int | None) -> subprocess.Popen[bytes]:
-    """The process of a trial; what it prints goes to the trial's log."""
-    return start_module("jinmaek.lab.trial", [str(directory.path), str(trial)], directory.log_path(trial), threads)
+    def close(self) -> None:
+        """Nothing to give back."""
 
 
-def start_module(module: str, arguments: list[str], log: Path, threads: int | None) -> subprocess.Popen[bytes]:
+def start_process(
+    directory: SweepDirectory, trial: int, threads: int | None, folder: str | None = None
+) -> subprocess.Popen[bytes]:
+    """The process of a trial, run in ``folder`` (default: here); what it prints goes to the trial's log."""
+    return start_module(
+        "jinmaek.lab.trial", [str(directory.path), str(trial)], directory.log_path(trial), threads, folder
+    )
+
+
+def start_module(
+    module: str, arguments: list[str], log: Path, threads: int | None, folder: str | None = None
+) -> subprocess.Popen[bytes]:
     """``python -m module`` in a session of its own, its output appended to ``log``."""
     environment = dict(os.environ) | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     if threads is not None:
@@ -83,5 +96,6 @@ def start_module(module: str, arguments: list[str], log: Path, threads: int | No
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,
+            cwd=folder,
             start_new_session=True,
         )

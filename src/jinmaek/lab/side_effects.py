@@ -119,9 +119,8 @@ def _step_size(recipe: Recipe) -> int:
 
 
 def _rank(key: str, recipe: Recipe, arms: Sequence[Recipe]) -> Effect:
-    shown = ", ".join(
-        f"{arm.adapter.rank} → {_scale(arm):.3g}" for arm in sorted(arms, key=lambda arm: arm.adapter.rank)
-    )
+    scales = sorted({(arm.adapter.rank, _scale(arm)) for arm in arms})
+    shown = ", ".join(f"{rank} → {scale:.3g}" for rank, scale in scales)
     return Effect(
         key, Problem("lab.effect_rank", {"scales": shown}), Problem("lab.control_rank", {"scale": _scale(recipe)})
     )
