@@ -21,7 +21,7 @@ from jinmaek.config import load_recipe
 from jinmaek.core.errors import RunError
 from jinmaek.lab.comparison import Comparison
 from jinmaek.lab.design import Design, Factor, make_design
-from jinmaek.lab.intervals import mean_interval
+from jinmaek.lab.intervals import LEVEL, mean_interval
 from jinmaek.lab.outcome import Outcome
 
 PURPOSE = "find lr"
@@ -31,9 +31,9 @@ _PER_DECADE = 2
 _HELD_OUT = 0.05  # of a recipe that holds nothing out
 
 Found = Literal["range", "still_falling_up", "still_falling_down", "flat", "nothing_learnt", "nothing_ran", "one_seed"]
-"""range: there is one; still_falling_…: the best is the highest or lowest that was tried; flat: no lr is told from the
-best; nothing_learnt: not even the best is shown to beat the untrained model; nothing_ran: no lr has all its trials;
-one_seed: no intervals."""
+"""range: there is one; still_falling_…: the best is the highest or lowest that was tried; flat: no lr is ruled out;
+nothing_learnt: not even the best is shown to beat the untrained model; nothing_ran: no lr has all its trials; one_seed:
+no intervals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,8 @@ def _beats_untrained(design: Design, arm: int, outcomes: Mapping[int, Outcome]) 
     gains = _gains(design, arm, outcomes)
     if not gains:
         return False
-    mean, half_width = mean_interval(gains)
+    # One-sided, and for the best of so many arms, chosen after looking.
+    mean, half_width = mean_interval(gains, 1 - 2 * (1 - LEVEL) / max(2, len(design.arms)))
     return half_width is not None and mean + half_width < 0
 
 

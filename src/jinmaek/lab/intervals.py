@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean, stdev
 
 LEVEL = 0.95
@@ -22,6 +23,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float,
     return mean, t_quantile(level, len(values) - 1) * spread / math.sqrt(len(values))
 
 
+@cache
 def t_quantile(level: float, freedom: int) -> float:
     """The t with P(|T| ≤ t) = ``level`` for Student's distribution with ``freedom`` ≥ 1 degrees of freedom."""
     low, high = 0.0, 1.0
