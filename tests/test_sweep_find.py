@@ -74,7 +74,8 @@ def test_what_does_not_tell_the_lrs_apart_is_no_answer():
     rng = random.Random(3)
     ends = [judged(lambda lr: 3.0, noise=0.1, rng=rng, between="1e-4,1e-2").found for _ in range(100)]
     assert ends.count("flat") > 75
-    assert judged(lambda lr: 4.0, noise=0.01).found == "nothing_learnt"
+    ends = [judged(lambda lr: 4.0, noise=0.01, rng=rng, between="1e-4,1e-2").found for _ in range(100)]
+    assert ends.count("nothing_learnt") >= 93, "the untrained model's loss at every lr"
     assert judged(lambda lr: None).found == "nothing_ran"
     assert judged(valley(1e-3), seeds=1).found == "one_seed"
 

@@ -71,8 +71,9 @@ class Design:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """All arms with the first seed, then all with the next: where time runs out, whole pairs are there."""
-        pairs = itertools.product(range(len(self.seeds)), range(len(self.arms)))
+        """All arms with the first seed, the base first, then all with the next: where time runs out, pairs are there."""
+        arms = [self.base, *(index for index in range(len(self.arms)) if index != self.base)]
+        pairs = itertools.product(range(len(self.seeds)), arms)
         return tuple(
             Trial(number, arm, self._seed(arm, self.seeds[index])) for number, (index, arm) in enumerate(pairs, 1)
         )
