@@ -9,6 +9,7 @@ from dataclasses import replace
 import typer
 from rich.console import Console
 
+from jinmaek.cli.sweep_plan import print_plan
 from jinmaek.cli.sweeping import (
     Asked,
     SweepOptions,
@@ -16,7 +17,6 @@ from jinmaek.cli.sweeping import (
     default_folder,
     exit_code,
     make_engine,
-    print_plan,
     run_design,
     tell_end,
 )

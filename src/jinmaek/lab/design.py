@@ -71,7 +71,7 @@ class Design:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """All arms with the first seed, the base first, then all with the next: where time runs out, pairs are there."""
+        """All arms with the first seed, base first, then with the next: where time runs out, there are pairs."""
         arms = [self.base, *(index for index in range(len(self.arms)) if index != self.base)]
         pairs = itertools.product(range(len(self.seeds)), arms)
         return tuple(
