@@ -33,6 +33,8 @@ def test_the_plan_is_told_in_both_languages_without_torch(recipe, tmp_path):
     ):
         assert part in said.stderr
     assert "조건 2개" in jinmaek(*arguments, lang="ko_KR.UTF-8", cwd=tmp_path).stderr
+    planned = json.loads(jinmaek(*arguments, "--json", cwd=tmp_path).stdout)
+    assert [trial["recipe"]["train"]["max_steps"] for trial in planned["trials"]] == [40, 20], "the base first"
     assert not (tmp_path / "runs").exists()
     program = "import sys; import jinmaek.cli.sweeping, jinmaek.cli.finding, jinmaek.cli.finding_batch; "
     check = program + "assert not {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules)"

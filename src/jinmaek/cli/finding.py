@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 
 import typer
@@ -17,6 +18,7 @@ from jinmaek.cli.sweeping import (
     default_folder,
     exit_code,
     make_engine,
+    only_planned,
     run_design,
     tell_end,
 )
@@ -66,11 +68,12 @@ def find_lr(design: Design, directory: SweepDirectory, options: SweepOptions, la
     """Run the short runs that are left and say which lrs work; returns the exit code."""
     console = Console(stderr=True, highlight=False)
     print_plan(design, directory, console, lang, mark_base=False)
+    limit = budget_seconds(options.budget)
     if options.dry_run:
-        return 0
-    limit, engine = budget_seconds(options.budget), make_engine(options)
-    directory.create_or_check(design, PURPOSE)
-    end, outcomes = run_design(design, directory, engine, limit, console, lang)
+        return only_planned(design, PURPOSE, options)
+    with closing(make_engine(options)) as engine:
+        directory.create_or_check(design, PURPOSE)
+        end, outcomes = run_design(design, directory, engine, limit, console, lang)
     comparison = compare_arms(design, outcomes)
     found = judge(design, comparison, outcomes)
     if options.as_json:

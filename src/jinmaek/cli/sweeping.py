@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from jinmaek.lab.design import Design, Kind, design_from_plan, make_design, pars
 from jinmaek.lab.outcome import Outcome
 from jinmaek.lab.processes import Engine, LocalEngine
 from jinmaek.lab.run_trials import End, SweepRun
-from jinmaek.lab.sweep_directory import SWEEPS, SweepDirectory
+from jinmaek.lab.sweep_directory import SWEEPS, SweepDirectory, describe
 from jinmaek.lab.table import arm_table, as_dict, failures, sentences
 from jinmaek.report.overlay import draw_overlay, mean_curve
 from jinmaek.store import read_steps
@@ -128,13 +129,20 @@ def sweep(design: Design, options: SweepOptions, lang: Lang) -> int:
     directory = SweepDirectory(options.out or default_folder(design))
     console = Console(stderr=True, highlight=False)
     print_plan(design, directory, console, lang)
-    if options.dry_run:
-        return 0
     limit = budget_seconds(options.budget)
-    engine = make_engine(options)
-    directory.create_or_check(design, "compare")
-    end, outcomes = run_design(design, directory, engine, limit, console, lang)
+    if options.dry_run:
+        return only_planned(design, "compare", options)
+    with closing(make_engine(options)) as engine:
+        directory.create_or_check(design, "compare")
+        end, outcomes = run_design(design, directory, engine, limit, console, lang)
     return finish(design, directory, end, outcomes, options, lang)
+
+
+def only_planned(design: Design, purpose: str, options: SweepOptions) -> int:
+    """With ``--json``, the plan on standard output; returns the exit code."""
+    if options.as_json:
+        typer.echo(json.dumps(describe(design, purpose), ensure_ascii=False, indent=2))
+    return 0
 
 
 def resume_sweep(path: Path, options: SweepOptions, lang: Lang) -> int:
@@ -184,10 +192,7 @@ def run_design(
                 budget_seconds=limit,
                 measure_first=local and engine.slots > 1,
             )
-            try:
-                return run.run()
-            finally:
-                engine.close()
+            return run.run()
 
 
 def finish(

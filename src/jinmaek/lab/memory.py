@@ -38,11 +38,6 @@ def free_gpu_bytes() -> int | None:
         return None
 
 
-def has_gpu() -> bool:
-    """Whether trials will compute on an NVIDIA GPU, as far as can be told without torch."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "0") != "" and free_gpu_bytes() is not None
-
-
 def free_host_bytes() -> int | None:
     """Memory that the host can give without swapping; ``None`` where the system does not say (not Linux)."""
     try:
