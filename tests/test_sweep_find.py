@@ -128,6 +128,14 @@ def test_a_plan_is_asked_first_and_still_verified():
     attempt, tried = machine(80, planned=100)
     found = search(recipe, attempt)
     assert 75 <= found.largest <= 80 < found.smallest_failed <= 100
+    plans = {16: 64, 64: 100, 100: 90}  # without the cached weights there is more room
+    tried = []
+
+    def attempt(size):
+        tried.append(size)
+        return Try(size=size, fits=True, num_examples=1000, planned=plans[size])
+
+    assert (search(recipe, attempt).largest, tried) == (100, [16, 64, 100])
 
 
 def test_packs_are_never_smaller_than_the_longest_example():

@@ -17,6 +17,7 @@ SIZE, TOKENS = "train.batch_size", "train.batch_tokens"
 SLOWEST_TRY_SECONDS = 120.0  # a try that is expected to take longer is not made
 _SHARE = 16  # the answer is within 1/16
 _TOKEN_STEP = 64
+_ASKED = 4  # times that the planner is asked
 
 Why = Literal["memory", "data", "slow", "failed", "too_small"]
 """What bounds the answer: a larger one does not fit; there are no more examples; a larger one was not tried because it
@@ -82,13 +83,19 @@ class _Search:
         cap = None if self._per_example is not None else first.num_examples
         if cap is not None and self._start >= cap:
             return self._told(self._start, None, "data")
-        if first.planned is not None and first.planned > self._start:
-            planned = min(first.planned, cap or first.planned)
-            tried = self._made(planned)
-            if tried.fits:
-                return self._told(planned, None, "data" if planned == cap else "memory")
-            return self._between(self._start, planned, tried)
-        return self._grown(first, cap)
+        return self._grown(first, cap) if first.planned is None else self._planned(first, cap)
+
+    def _planned(self, last: Try, cap: int | None) -> LargestBatch:
+        """Try what the planner says; at another size it may plan otherwise, so it is asked again there."""
+        for _ in range(_ASKED):
+            size = last.size if last.planned is None else min(last.planned, cap or last.planned)
+            if size <= last.size:
+                break
+            tried = self._made(size)
+            if not tried.fits:
+                return self._between(last.size, size, tried)
+            last = tried
+        return self._told(last.size, None, "data" if last.size == cap else "memory")
 
     def _grown(self, last: Try, cap: int | None) -> LargestBatch:
         """Double until it fails, then close in."""
