@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 a fault of jinmaek itself; 2 bad input (recipe, data, model, run, disk); 3 the run was
 stopped, or learnt nothing; 130 interrupted by Ctrl-C (saved). ``diagnose``: 0 nothing wrong found, 1 found.
 ``prove``: 0 the step is healthy (the runs are alike), 1 a cause is shown, 3 undecided or not reproduced.
+``sweep``: 0 every trial succeeded, 3 some did not or were not run.
 """
 
 from __future__ import annotations
@@ -141,6 +142,34 @@ def prove(
     style: Literal["terminal", "json", "markdown"] = "json" if as_json else "markdown" if as_markdown else "terminal"
     code = prove_run(run, step, style, spoken) if against is None else prove_two(run, against, style, spoken)
     raise typer.Exit(code)
+
+
+@app.command(help=_help("sweep"))
+def sweep(  # noqa: PLR0913, PLR0917 (typer reads the options from the parameters)
+    recipe: Annotated[str | None, typer.Argument(help=_help("recipe"), show_default=False)] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help=_help("settings"), show_default=False)] = None,
+    vary: Annotated[list[str] | None, typer.Option("--vary", help=_help("vary"), show_default=False)] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help=_help("seeds"), show_default=False)] = None,
+    design: Annotated[str | None, typer.Option("--design", help=_help("design"), show_default=False)] = None,
+    controlled: Annotated[bool, typer.Option("--controlled", help=_help("controlled"))] = False,
+    find: Annotated[str | None, typer.Option("--find", help=_help("find"), show_default=False)] = None,
+    between: Annotated[str | None, typer.Option("--range", help=_help("find_range"), show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=5, help=_help("find_steps"), show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("--out", help=_help("sweep_out"), show_default=False)] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help=_help("sweep_resume"), show_default=False)] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help=_help("budget"), show_default=False)] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help=_help("jobs"))] = 1,
+    engine: Annotated[str, typer.Option("--engine", help=_help("engine"))] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=_help("dry_run"))] = False,
+    lang: LangOption = _LANG,
+    as_json: JsonOption = False,
+) -> None:
+    """Vary settings over paired seeds and compare."""
+    from jinmaek.cli.sweeping import Asked, SweepOptions, run_sweep
+
+    options = SweepOptions(out=out, budget=budget, jobs=jobs, engine=engine, dry_run=dry_run, as_json=as_json)
+    asked = Asked(recipe, tuple(settings or ()), tuple(vary or ()), seeds, design, controlled, find, between, steps)
+    raise typer.Exit(run_sweep(asked, resume, options, checked_lang(lang)))
 
 
 @app.command(help=_help("rules"))
