@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 a fault of jinmaek itself; 2 bad input (recipe, data, model, run, disk); 3 the run was
 stopped, or learnt nothing; 130 interrupted by Ctrl-C (saved). ``diagnose``: 0 nothing wrong found, 1 found.
 ``prove``: 0 the step is healthy (the runs are alike), 1 a cause is shown, 3 undecided or not reproduced.
+``compare --equivalent``: 0 equivalent, 1 different, 3 not enough evidence; ``compare`` alone: 0.
 """
 
 from __future__ import annotations
@@ -141,6 +142,21 @@ def prove(
     style: Literal["terminal", "json", "markdown"] = "json" if as_json else "markdown" if as_markdown else "terminal"
     code = prove_run(run, step, style, spoken) if against is None else prove_two(run, against, style, spoken)
     raise typer.Exit(code)
+
+
+@app.command(help=_help("compare"))
+def compare(
+    paths: Annotated[list[str], typer.Argument(help=_help("compare_paths"), metavar="RUN")],
+    equivalent: Annotated[bool, typer.Option("--equivalent", help=_help("equivalent"))] = False,
+    margin: Annotated[float | None, typer.Option("--margin", help=_help("margin"))] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=_help("json"))] = False,
+    lang: LangOption = _LANG,
+) -> None:
+    """Hold runs against each other."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.comparison import compare_runs
+
+    raise typer.Exit(compare_runs(paths, spoken, equivalent=equivalent, margin=margin, as_json=as_json))
 
 
 @app.command(help=_help("rules"))
