@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from math import isfinite, sqrt
-from typing import Any
 
 from jinmaek.comparison.reading import Run
 from jinmaek.comparison.windows import Window
@@ -107,13 +106,12 @@ def held_out_keys(run: Run) -> frozenset[tuple[str, int]]:
 
 def _by_content(run: Run, evaluation: EvaluationRecord) -> dict[tuple[str, int], tuple[int, float]]:
     """Content key and which of its copies -> loss tokens and mean loss."""
-    held_out: Mapping[str, Any] = (run.manifest or {}).get("held_out") or {}
-    keys, tokens, losses = held_out.get("keys"), held_out.get("num_loss_tokens"), evaluation.example_losses
-    if not keys or not tokens or losses is None or not len(keys) == len(tokens) == len(losses):
+    losses = evaluation.example_losses
+    if losses is None or len(run.held_out) != len(losses):
         return {}
     found: dict[tuple[str, int], tuple[int, float]] = {}
     copies: dict[str, int] = {}
-    for key, count, loss in zip(keys, tokens, losses, strict=True):
+    for (key, count), loss in zip(run.held_out, losses, strict=True):
         copies[key] = copies.get(key, 0) + 1
         found[key, copies[key]] = count, loss
     return found

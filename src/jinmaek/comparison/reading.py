@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinmaek.core.errors import RunError
 from jinmaek.core.record import EvaluationRecord, Item, Remark, RunFacts, StepRecord
 from jinmaek.detect import Diagnosed, diagnose
 from jinmaek.detect.trace import Trace
 from jinmaek.ingest.source import LogSource
+from jinmaek.store import RunDirectory
 
 
 class Row(NamedTuple):
@@ -35,7 +36,7 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """A run that was read whole."""
+    """A run that was read whole. ``held_out``: content and loss tokens of each held-out example."""
 
     name: str
     diagnosed: Diagnosed
@@ -43,6 +44,7 @@ class Run:
     rows: list[Row]
     evaluations: list[EvaluationRecord]
     manifest: Mapping[str, Any] | None
+    held_out: tuple[tuple[str, int], ...] = ()
 
     @property
     def has_steps(self) -> bool:
@@ -77,7 +79,10 @@ def read(source: LogSource, path: str, progress: Callable[[int], None]) -> Run:
     collected = _Collector()
     diagnosed = diagnose(source, (), progress, watch=collected.watch)
     evaluations = [collected.evaluations[step] for step in sorted(collected.evaluations)]
-    return Run(source.name, diagnosed, source.facts, collected.rows, evaluations, _manifest(source, path))
+    run = Run(source.name, diagnosed, source.facts, collected.rows, evaluations, None)
+    if source.facts.source == "jinmaek":
+        _add_directory(run, [Path(path), Path(path) / source.name])
+    return run
 
 
 def _row(record: StepRecord, trace: Trace) -> Row:
@@ -95,14 +100,23 @@ def _row(record: StepRecord, trace: Trace) -> Row:
     )
 
 
-def _manifest(source: LogSource, path: str) -> Mapping[str, Any] | None:
-    if source.facts.source != "jinmaek":
-        return None
-    for folder in (Path(path), Path(path) / source.name):
+def _add_directory(run: Run, places: Sequence[Path]) -> None:
+    """What lies beside the steps: manifest and held-out examples; a lone ``steps.jsonl`` has neither."""
+    for folder in places:
         try:
-            manifest = json.loads((folder / "run.json").read_bytes())
-        except (OSError, ValueError, RecursionError):
+            manifest = RunDirectory.open(folder).read_manifest()
+        except RunError:
             continue
         if isinstance(manifest, dict) and isinstance(manifest.get("settings"), dict):
-            return manifest
-    return None
+            run.manifest = manifest
+            run.held_out = _held_out(folder)
+            return
+
+
+def _held_out(folder: Path) -> tuple[tuple[str, int], ...]:
+    try:
+        events = RunDirectory(folder).read_events("held_out")
+        named = events[-1] if events else {}
+        return tuple(zip(named["keys"], map(int, named["num_loss_tokens"]), strict=True))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()

@@ -89,7 +89,8 @@ class EvaluationRecord:
     """Held-out loss after ``step`` steps, mean nats a token; NaN where it was seen and not finite.
 
     ``example_losses``: the same of each held-out example, in the order of the run's ``held_out`` list;
-    ``prompt_loss``: mean nats a token of the held-out prompts, which are not learnt. ``None``: not measured.
+    ``prompt_loss``, ``answer_loss``: mean nats a token of the held-out prompts, learnt or not, and of the answers.
+    ``None``: not measured.
     """
 
     step: int
@@ -97,6 +98,7 @@ class EvaluationRecord:
     epoch: float | None = None
     example_losses: tuple[float, ...] | None = None
     prompt_loss: float | None = None
+    answer_loss: float | None = None
 
 
 RemarkKind = Literal[

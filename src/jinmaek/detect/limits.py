@@ -137,14 +137,19 @@ def _slope(late: list[float], early: list[float], lrs: Curve, middle: float) -> 
 def _held_out(trace: Trace, middle: float) -> dict[str, Any]:
     """The last held-out loss against the one nearest the middle, and against the best, paired by example."""
     names = ("held_out", "held_out_best", "held_out_rise_low", "held_out_change", "held_out_change_low",
-             "held_out_change_high", "held_out_since", "prompt_loss")  # fmt: skip
+             "held_out_change_high", "held_out_since", "prompt_loss", "answer_loss")  # fmt: skip
     facts: dict[str, Any] = dict.fromkeys(names)
     seen = [each for each in trace.evaluations if isfinite(each.loss)]
     after = [each for each in seen if each.step > 0]
     if not after:
         return facts
     last, best = after[-1], min(after, key=lambda each: each.loss)
-    facts |= {"held_out": last.loss, "held_out_best": best.loss, "prompt_loss": last.prompt_loss}
+    facts |= {
+        "held_out": last.loss,
+        "held_out_best": best.loss,
+        "prompt_loss": last.prompt_loss,
+        "answer_loss": last.answer_loss,
+    }
     rise = _paired(best, last)
     if rise is not None and best is not last:
         facts["held_out_rise_low"] = rise.value - rise.half_width()

@@ -45,8 +45,6 @@ _FACTS = {
     "kernels": "compare.fact_kernels",
     "versions": "compare.fact_versions",
     "device": "compare.fact_device",
-    "examples": "compare.fact_examples",
-    "lr": "compare.fact_lr",
 }
 _RELATED = 0.3  # correlation worth a word
 

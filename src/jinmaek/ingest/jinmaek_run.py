@@ -194,6 +194,7 @@ def _evaluation(event: Mapping[str, Any], step: int) -> EvaluationRecord | None:
         loss=loss,
         example_losses=known if known and len(known) == len(losses) else None,
         prompt_loss=to_number(event.get("prompt_loss")),
+        answer_loss=to_number(event.get("answer_loss")),
     )
 
 

@@ -115,6 +115,9 @@ class Recorder:
             loss=evaluation.loss,
             num_loss_tokens=evaluation.num_loss_tokens,
             num_examples=evaluation.num_examples,
+            prompt_loss=evaluation.prompt_loss,
+            answer_loss=evaluation.answer_loss,
+            example_losses=evaluation.example_losses,
         )
         self._listener.on_evaluation(step, evaluation)
         self._tell(self.alarms.observe(EvaluationRecord(step=step, loss=evaluation.loss)))

@@ -26,6 +26,7 @@ from jinmaek.training.answer import answer
 from jinmaek.training.captures import Captures
 from jinmaek.training.checkpoint import list_checkpoints, load_checkpoint, save_adapter, write_whole
 from jinmaek.training.determinism import repeatable
+from jinmaek.training.fingerprint import content_keys
 from jinmaek.training.loop import Loop
 from jinmaek.training.manifest import check_same, make_manifest
 from jinmaek.training.model import choose_device
@@ -64,6 +65,7 @@ def train(
         _check_room(session, path)
         manifest = make_manifest(session, determinism)
         directory.write_manifest(manifest)
+        _name_held_out(session, directory)
         listener.on_ready(session, path)
         _ask(session, directory, listener, trained=False)
         return _run_to_end(session, directory, listener, interrupted, _alarms(manifest), first_step=1)
@@ -182,6 +184,14 @@ def _run_to_end(
     result = _result(session, directory, recorder, step, end, num_updates)
     directory.append_event("end", **result.as_dict())
     return result
+
+
+def _name_held_out(session: Session, directory: RunDirectory) -> None:
+    """By content, in the order of every evaluation's ``example_losses``: so runs are paired example by example."""
+    held_out = session.data.held_out
+    if held_out:
+        counts = [example.num_loss_tokens for example in held_out]
+        directory.append_event("held_out", keys=content_keys(held_out), num_loss_tokens=counts)
 
 
 def _ask(session: Session, directory: RunDirectory, listener: RunListener, *, trained: bool) -> None:

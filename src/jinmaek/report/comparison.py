@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
@@ -66,8 +66,9 @@ def _print_pair(pair: ToldPair, lang: Lang, console: Console, width: int) -> Non
 
 
 def _print_limits(told: ToldComparison, console: Console, width: int) -> None:
+    many = len(told.limits) > 2  # then the answer is enough: `jinmaek diagnose` gives the numbers of one
     for name, limits in told.limits:
-        print_limits(limits, console, width, name=name)
+        print_limits(replace(limits, numbers=(), missing=None) if many else limits, console, width, name=name)
 
 
 def comparison_json(comparison: Comparison, lang: Lang) -> dict[str, Any]:

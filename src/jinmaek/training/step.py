@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from jinmaek.core.record import GroupStats, StepRecord
 from jinmaek.training.batches import IGNORED, Batch
+from jinmaek.training.first_gradient import FirstGradient
 from jinmaek.training.fusing import row_of
 from jinmaek.training.model import autocast, group_of
 from jinmaek.training.optim import LossScale
@@ -82,6 +84,7 @@ def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> Ste
     for number, batch in enumerate(batches):
         if batch.num_loss_tokens:
             loss += add_gradient(training, batch, num_loss_tokens, seed + number)
+            outcome.first.note(training.params.values(), batch.num_loss_tokens, num_loss_tokens)
 
     outcome.loss_scale = _unscale(training)
     norms = torch.stack(torch._foreach_norm([_grad(weight) for weight in training.params.values()]))
@@ -110,12 +113,25 @@ def summed_loss(training: Training, batch: Batch) -> torch.Tensor:
     """
     if training.fused is not None:
         return training.fused.loss(row_of(batch, training.fused))
+    return _cross_entropy(training, batch, "sum")
+
+
+def token_losses(training: Training, batch: Batch) -> torch.Tensor:
+    """Negative log-likelihood of each loss token of the batch, in order, fp32 [loss tokens], in nats, as evaluated."""
+    if training.fused is not None:
+        return training.fused.token_losses(row_of(batch, training.fused))
+    places = torch.from_numpy(np.flatnonzero(batch.targets.numpy() != IGNORED))
+    return _cross_entropy(training, batch, "none")[places.to(training.device)]
+
+
+def _cross_entropy(training: Training, batch: Batch, reduction: str) -> torch.Tensor:
+    """By plain PyTorch, fp32 [] or [rows · tokens]."""
     batch = batch.to(training.device)
     with autocast(training.device, training.dtype):
         # Only what every causal LM takes: GPT-NeoX, for one, stumbles over token_type_ids.
         logits = training.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits
     return nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction=reduction
     )
 
 
@@ -181,6 +197,8 @@ class StepOutcome:
         self._num_loss_tokens = num_loss_tokens
         self._lr = lr
         self._values: torch.Tensor | None = None
+        self.first = FirstGradient()
+        self._first_norm: torch.Tensor | None = None
         self._updates: torch.Tensor | None = None
         self._done: torch.cuda.Event | None = None
         self._seconds = math.nan
@@ -193,7 +211,10 @@ class StepOutcome:
         """
         weights = torch.stack(torch._foreach_norm(list(self._training.params.values())))
         scale = self.loss_scale if self.loss_scale is not None else torch.ones_like(loss)
-        self._values = _to_host(torch.cat([torch.stack([loss, grad_norm, scale]), norms, weights]))
+        numbers = [torch.stack([loss, grad_norm, scale]), norms, weights, self.first.on_device(loss)]
+        whole = _to_host(torch.cat(numbers))
+        # The digest is of the others alone: runs that were recorded before the last one was are still reproduced.
+        self._values, self._first_norm = whole[:-1], whole[-1]
         self._record_event()
         self._wait()
         values = self._values
@@ -231,6 +252,10 @@ class StepOutcome:
             update_ratio=self._update_ratio(),
             example_ids=tuple(name for batch in self._batches for name in batch.example_ids),
             groups=None if known is None else self._groups(known),
+            first_grad_norm=None
+            if self._first_norm is None
+            else self.first.unscaled(float(self._first_norm), self.used_scale, self._num_loss_tokens),
+            first_loss_tokens=self.first.num_loss_tokens,
             digest=None if known is None else hashlib.blake2b(known.numpy().tobytes(), digest_size=8).hexdigest(),
         )
 
