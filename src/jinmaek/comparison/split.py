@@ -13,7 +13,9 @@ from jinmaek.core.comparison import LrDifference, Split
 from jinmaek.core.manifest import settings_of
 
 EPSILON = {"fp32": 2.0**-23, "fp16": 2.0**-10, "bf16": 2.0**-7}
-MOST_EPSILONS = 16.0  # a loss is a mean over many roundings; another order of adding moves it by a few
+# How many of them the loss may move by: in fp32 another order of adding moves it by a few; half precision rounds what
+# is added in fp32 over all tokens, which leaves less than one.
+_MOST = {"fp32": 16.0, "fp16": 1.0, "bf16": 1.0}
 _LATER = (10, 30)  # steps after the split whose difference tells how it grew
 
 
@@ -26,7 +28,8 @@ def find_split(
         return None
     exact = all(row.digest is not None for window in windows[:: max(1, len(windows) - 1)] for row in _rows(window))
     relative, later = _relative(windows[at]), _later(windows, at)
-    epsilon = _epsilon(first, other)
+    coarsest = _coarsest(first, other)
+    epsilon = EPSILON[coarsest] if coarsest is not None else None
     step = windows[at].step
 
     def split(rounding: Any, gap: Any = None, causes: Sequence[str] = ()) -> Split:
@@ -53,10 +56,10 @@ def find_split(
         return split("unknown", "printed_digits")
     if found is None:
         return split("unknown", "not_recorded")
-    if epsilon is None or relative is None:
+    if coarsest is None or relative is None:
         return split("unknown", "precision")
     grows = later is None or later >= relative
-    return split("fits" if relative <= MOST_EPSILONS * epsilon and grows else "too_large", causes=found[1])
+    return split("fits" if relative <= _MOST[coarsest] * EPSILON[coarsest] and grows else "too_large", causes=found[1])
 
 
 def _rows(window: Window) -> tuple[Row, ...]:
@@ -91,13 +94,14 @@ def _later(windows: Sequence[Window], at: int) -> float | None:
     return median(found) if found else None
 
 
-def _epsilon(first: Run, other: Run) -> float | None:
-    """Unit of the coarsest precision that one of them computes its forward pass in."""
+def _coarsest(first: Run, other: Run) -> str | None:
+    """The coarsest precision that one of them computes its forward pass in; ``None`` where one does not say."""
     names: list[Any] = []
     for run in (first, other):
         settings = settings_of(run.manifest) if run.manifest is not None else {}
         names.append(run.facts.precision)
         if settings.get("model.quantization") not in (None, "none"):
             names.append(settings.get("model.compute_dtype"))
-    known = [EPSILON[name] for name in names if name in EPSILON]
-    return max(known) if known and first.facts.precision and other.facts.precision else None
+    known = [name for name in names if name in EPSILON]
+    said = first.facts.precision in EPSILON and other.facts.precision in EPSILON
+    return max(known, key=EPSILON.__getitem__) if said else None

@@ -2,8 +2,8 @@
 
 Both use the equal-weighted cosine estimator of the long-run variance with Student's t (Müller 2004; recommended by
 Lazarus, Lewis, Stock & Watson 2018, *HAR Inference: Recommendations for Practice*, J. Bus. Econ. Stat. 36(4), with
-ν = 0.4·T^(2/3) cosines). Against a Newey-West variance with normal quantiles its intervals keep their level on short
-series; ``docs/compare.md`` gives the measured coverage.
+ν = 0.4·T^(2/3) cosines, here 8 at most). Unlike those of a Newey-West variance with normal quantiles its intervals keep
+their level on short and slow series; ``docs/compare.md`` gives the measured coverage.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from statistics import NormalDist
 
 LEVEL = 0.95
 POWER = 0.8
+MOST_COSINES = 8  # more make narrower intervals, which miss noise that is slow as weights that drift
 FEWEST = 8  # points of a series
 MOST = 1024  # longer series are joined first: a mean of neighbours has the same long-run variance
 
@@ -120,4 +121,4 @@ def join_width(num: int) -> int:
 
 def num_cosines(num: int) -> int:
     """Of a series of so many points."""
-    return max(3, round(0.4 * pow(num, 2 / 3)))
+    return max(3, min(MOST_COSINES, round(0.4 * pow(num, 2 / 3))))
