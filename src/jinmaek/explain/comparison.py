@@ -219,9 +219,9 @@ def _differs(pair: Pair, names: Mapping[str, str], lang: Lang) -> Iterator[str]:
 
 
 def _difference(fact: Fact, lang: Lang) -> str:
-    absent = say("compare.absent", lang)
+    absent = say("proof.absent", lang)
     first, other = (absent if value in (None, "", "None") else printable(value) for value in (fact.first, fact.other))
-    return say("compare.difference", lang, name=_name(fact.name, lang), first=first, other=other)
+    return f"{_name(fact.name, lang)}: {first} → {other}"
 
 
 def _value(value: Any) -> str:

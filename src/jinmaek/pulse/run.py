@@ -248,7 +248,7 @@ def _result(
         held_out_after=losses.get(step) if step else None,
         seconds=recorder.seconds,
         num_tokens=recorder.num_tokens,
-        diagnosis=recorder.alarms.diagnosis(str(directory.path)),
+        diagnosis=recorder.alarms.conclusion(str(directory.path)),
         streak=recorder.guard.streak if end in ("skipped_steps", "no_updates") else None,
         samples=tuple(
             (question, asked[False].get(question), asked[True].get(question))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from jinmaek.core.record import EvaluationRecord
 from jinmaek.training.batches import pad
 from jinmaek.training.examples import Example
 from jinmaek.training.step import Training, token_losses
@@ -30,6 +31,16 @@ class Evaluation:
     example_losses: tuple[float, ...]
     prompt_loss: float | None
     answer_loss: float | None
+
+    def record(self, step: int) -> EvaluationRecord:
+        """It as the held-out loss after ``step`` steps."""
+        return EvaluationRecord(
+            step=step,
+            loss=self.loss,
+            example_losses=self.example_losses,
+            prompt_loss=self.prompt_loss,
+            answer_loss=self.answer_loss,
+        )
 
 
 def evaluate(
