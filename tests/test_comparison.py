@@ -362,8 +362,10 @@ def test_rounding_explains_what_begins_at_its_unit_and_grows(relative, precision
     assert split.relative == pytest.approx(min(relative, 0.1), rel=0.2)
 
 
-def test_a_difference_that_does_not_grow_is_no_rounding():
-    assert parted(1e-6, growth=0.8).rounding == "too_large"
+def test_a_difference_that_stays_at_the_unit_of_rounding_is_rounding_too():
+    split = parted(1e-6, growth=0.8)
+    assert split.rounding == "fits"
+    assert split.relative_later < split.relative
 
 
 def test_rounding_is_not_blamed_where_something_else_differs():

@@ -58,8 +58,7 @@ def find_split(
         return split("unknown", "not_recorded")
     if coarsest is None or relative is None:
         return split("unknown", "precision")
-    grows = later is None or later >= relative
-    return split("fits" if relative <= _MOST[coarsest] * EPSILON[coarsest] and grows else "too_large", causes=found[1])
+    return split("fits" if relative <= _MOST[coarsest] * EPSILON[coarsest] else "too_large", causes=found[1])
 
 
 def _rows(window: Window) -> tuple[Row, ...]:
