@@ -1,13 +1,14 @@
 """Why a run does not improve, on runs whose limit is known: twenty seeds each, and what removes the limit."""
 
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from bowls import CAPABLE_OF_NO_MORE, DAMPED, NOISY, SLOW, TOKENS, WILD, Source, facts, run
 from jinmaek.core.limits import Limiting, Limits
 from jinmaek.core.record import EvaluationRecord, RunFacts, StepRecord
 from jinmaek.detect import diagnose
@@ -16,6 +17,11 @@ from jinmaek.detect.robust_variance import mean_interval, slope_interval, studen
 from jinmaek.explain import explain, tell_limits
 from jinmaek.ingest import find_logs
 from jinmaek.report import as_json, as_markdown
+
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:  # bench is no installed package
+    sys.path.insert(0, str(ROOT))
+from bench.experiments.bowls import CAPABLE_OF_NO_MORE, DAMPED, NOISY, SLOW, TOKENS, WILD, Source, facts, run  # noqa: E402
 
 SEEDS = range(20)
 

@@ -201,6 +201,13 @@ def _outcome(
     return "separated"
 
 
+def decide(
+    estimated: Estimated, basis: Basis, floor: NoiseFloor | None, level: float, margin: float
+) -> tuple[Outcome, Equivalence]:
+    """Both answers for two runs that part, from the estimate of their difference."""
+    return _outcome(False, estimated, level, basis, floor), _equivalence(estimated, False, margin, level)
+
+
 def _equivalence(estimated: Estimated | None, alike: bool, margin: float, level: float) -> Equivalence:
     """Two one-sided tests (Schuirmann 1987): the interval at 1 − 2α lies within the margin, or beyond it."""
     if estimated is None:

@@ -212,14 +212,14 @@ def _missing(trace: Trace, limiting: Limiting, facts: dict[str, Any]) -> tuple[s
         wanted.append("held_out")
     elif facts["held_out_change"] is None:
         wanted.append("held_out_examples")
+    if trace.width != 1:
+        wanted.append("every_step")
     if facts["noise_scale"] is None:
         wanted.append("noise_scale")
     if facts["update_ratio"] is None:
         wanted.append("update_ratio")
     if facts["epochs"] is None:
         wanted.append("epochs")
-    if trace.width != 1:
-        wanted.append("every_step")
     return tuple(wanted)
 
 

@@ -45,8 +45,9 @@ _FACTS = {
     "kernels": "compare.fact_kernels",
     "versions": "compare.fact_versions",
     "device": "compare.fact_device",
+    "peak_lr": "compare.fact_peak_lr",
 }
-_RELATED = 0.3  # correlation worth a word
+_RELATED = 0.5  # correlation worth a word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +214,8 @@ def _differs(pair: Pair, names: Mapping[str, str], lang: Lang) -> Iterator[str]:
         yield say("compare.order_from", lang, step=pair.order_differs_at)
     # Fingerprints of a longer order, and of what the settings above it change, say nothing new.
     hidden = {"order"} if pair.order_differs_at is not None or _recorded(pair, "order") else set()
+    if pair.lr is not None and pair.lr.cause is not None:
+        hidden.add(pair.lr.cause)  # said above
     for fact in pair.facts:
         if fact.state == "differs" and fact.name not in hidden:
             yield _difference(fact, lang)

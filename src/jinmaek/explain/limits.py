@@ -64,6 +64,7 @@ _SIGNED = ("change", "change_low", "change_high", "held_out_change", "held_out_c
 _ROUGH = ("noise", "detectable", "update", "clip", "batch", "epochs")  # two digits say all
 _WORTH = 0.01  # nats: the improvement whose cost in steps is told
 MOST_NUMBERS = 4  # in a short telling
+MOST_NEEDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,12 +99,15 @@ def tell_limits(limits: Limits, lang: Lang) -> ToldLimits:
         key = "limits.do_gradient_noise_unbounded"
     if key == "limits.do_log_too_noisy" and "steps_needed" not in words:
         key = None
-    missing = ", ".join(say(_NEEDS[name], lang) for name in limits.missing)
+    headline = _HEADLINES[limits.limiting]
+    if headline == "limits.is_overfitting" and "held_out_best" not in words:
+        headline = "limits.is_memorising"
+    missing = "; ".join(say(_NEEDS[name], lang) for name in limits.missing[:MOST_NEEDS])
     return ToldLimits(
         limiting=limits.limiting,
         lang=lang,
         label=say("limits.label_improving" if improving else "limits.label", lang),
-        headline=_filled(_HEADLINES[limits.limiting], words, lang),
+        headline=_filled(headline, words, lang),
         numbers=tuple(_numbers(limits, words, lang)),
         advice=_filled(key, words, lang) if key is not None else None,
         missing=missing or None,

@@ -1,11 +1,15 @@
 """Runs of known truth: Adam on a quadratic bowl with noisy gradients, recorded as jinmaek records a step.
 
 ``loss(w) = floor + ½ Σ h·w²``; the gradient of ``n`` tokens is ``h·w`` plus noise of deviation ``sigma/√n`` in each
-weight; the printed loss carries the entropy of its batch as noise of its own. What limits such a run follows from how it
-was made, and is checked by running it again without that limit.
+weight; the printed loss carries the entropy of its batch as noise of its own. What limits such a run follows from how
+it was made, and is checked by running it again without that limit.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +32,7 @@ class Bowl:
     curvature: tuple[float, float] = (5.0, 50.0)
 
 
-def run(bowl, seeds):
+def run(bowl: Bowl, seeds: Sequence[int]) -> tuple[list[list[StepRecord]], np.ndarray]:
     """(records, excess of the last tenth) of each seed; all seeds at once."""
     rng = np.random.default_rng(list(seeds))
     num = len(seeds)
@@ -54,7 +58,7 @@ def run(bowl, seeds):
     return [[_record(row, place) for row in rows] for place in range(num)], late
 
 
-def _record(row, place):
+def _record(row: tuple[Any, ...], place: int) -> StepRecord:
     step, lr, loss, grad, first, ratio = row
     return StepRecord(
         step=step,
@@ -71,7 +75,7 @@ def _record(row, place):
     )
 
 
-def facts(**more):
+def facts(**more: Any) -> RunFacts:
     return RunFacts(
         source="jinmaek", filters_loss=False, logging_steps=1, num_weights=WEIGHTS, optimizer="adamw", **more
     )
@@ -87,9 +91,9 @@ WILD = replace(NOISY, damping=12.0)  # second moments that decay: updates beyond
 class Source:
     """A log that lies in memory."""
 
-    def __init__(self, name, records, run_facts=None):
+    def __init__(self, name: str, records: Sequence[Any], run_facts: RunFacts | None = None) -> None:
         self.name, self.records, self.unread = name, records, 0
         self.facts = run_facts or facts()
 
-    def items(self):
+    def items(self) -> Iterator[Any]:
         yield from self.records
