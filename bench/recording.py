@@ -1,9 +1,10 @@
-"""What recording and snapshots cost at the 12.8b shape: on and off in one run, step by step in turn.
+"""What recording and snapshots cost beside the step that the recipe gets: on and off in one run, step by step in turn.
 
-    python bench/recording.py DIR DATA.jsonl [--batches 12] [--plain-memory]
+    python bench/recording.py DIR DATA.jsonl [--tokens 8192] [--batches 12] [--plain-memory] [--set section.key=value …]
 
-``DIR`` and ``DATA.jsonl`` are made by ``bench/founding.py make-model`` and ``make-data``. Prints a JSON line for the
-founding recipe (batch 2, which leaves the GPU waiting for the host) and one for packs of 2,048 tokens.
+``DIR`` and ``DATA.jsonl`` are made by ``bench/founding.py make-model`` and ``make-data``, or by bench.throughput.inputs
+(``pairs.jsonl``). Prints a JSON line for the founding recipe (batch 2, fp16, which leaves the GPU waiting for the
+host) and one for packs in bf16.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,21 +37,19 @@ from jinmaek.training.step import StepOutcome, add_gradient, copies, run_step
 
 REPEATS = 9
 WINDOW = 4  # steps timed after a snapshot: its writing goes on beside them
-SHAPES = {
-    "batch 2": (),
-    "packs of 2,048 tokens": (
-        "data.packing=true", "data.max_length=1024", "train.batch_size=", "train.batch_tokens=2048",
-    ),
-}  # fmt: skip
+PACKED = (
+    "data.packing=true", "data.max_length=1024", "train.batch_size=", "train.precision=bf16",
+    "model.compute_dtype=bf16", "optim.name=adamw",
+)  # fmt: skip
 
 
-def measure(model: str, data: str, num_batches: int, shape: str) -> dict[str, Any]:
+def measure(model: str, data: str, num_batches: int, shape: str, settings: Sequence[str]) -> dict[str, Any]:
     """A step as jinmaek trains against the same with nothing recorded, and what a snapshot adds.
 
     Each batch is run untimed first (the first visit to a length pays for allocations and kernel choices), then
     ``REPEATS`` times each way in turn.
     """
-    recipe = recipe_for(model, data, 100_000, *SHAPES[shape])
+    recipe = recipe_for(model, data, 100_000, *settings)
     with repeatable(True, choose_device()), tempfile.TemporaryDirectory() as folder:
         session = make_session(recipe, load_session_data(recipe))
         session.training.model.train()
@@ -64,6 +63,7 @@ def measure(model: str, data: str, num_batches: int, shape: str) -> dict[str, An
     bare_seconds = statistics.median(middle[1])
     return {
         "shape": shape,
+        "kernels": session.kernels.render("en"),
         "batches": num_batches,
         "bare_ms": round(bare_seconds * 1e3, 2),
         "recorded_ms": round(statistics.median(middle[0]) * 1e3, 2),
@@ -81,10 +81,16 @@ def _compared(session: Session, number: int, writer: StepWriter) -> tuple[list[f
     batches = session.plan.batches(number)
     alarms = Alarms(RunFacts(source="jinmaek", filters_loss=False, logging_steps=1))
 
-    def record() -> None:
-        record = run_step(session.training, number, batches).record()
-        writer.append(record)
-        alarms.observe(record)
+    untold: list[StepOutcome] = []
+
+    def tell() -> None:
+        while untold:
+            record = untold.pop().record()
+            writer.append(record)
+            alarms.observe(record)
+
+    def record() -> None:  # as the loop does it: a step is told while the next one is computed
+        untold.append(run_step(session.training, number, batches, tell))
 
     bare = partial(_bare_step, session, batches)
     record()
@@ -104,7 +110,8 @@ def _alone_ms(session: Session, writer: StepWriter) -> float:
 
     def record(number: int) -> None:
         outcome = StepOutcome(training, number, batches, 1, 1e-4)
-        outcome.read(loss, loss, norms)
+        outcome.send(loss, loss, norms)
+        outcome.receive()
         outcome.watch_update(params, copies(params))
         line = outcome.record()
         writer.append(line)
@@ -166,19 +173,20 @@ def _wait() -> None:
 
 
 def _bare_step(session: Session, batches: list[Any]) -> None:
-    """What any fp16 trainer does: forward, backward, unscale, clip, step if finite, schedule."""
+    """What any trainer does: forward, backward, unscale, clip, step if finite, schedule."""
     training = session.training
-    assert training.loss_scale is not None
     training.optimizer.zero_grad(set_to_none=True)
     total = sum(batch.num_loss_tokens for batch in batches)
     for number, batch in enumerate(batches):
         add_gradient(training, batch, total, number)
-    training.loss_scale.unscale(training.optimizer)
+    if training.loss_scale is not None:
+        training.loss_scale.unscale(training.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(list(training.params.values()), training.max_grad_norm)
     if torch.isfinite(norm).item():
         training.optimizer.step()
         training.schedule.step()
-    training.loss_scale.update(1e9, finite=True)
+    if training.loss_scale is not None:
+        training.loss_scale.update(1e9, finite=True)
 
 
 def main() -> None:
@@ -187,12 +195,17 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--only", choices=["batch 2", "packs"])
+    parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
     parser.add_argument("--plain-memory", action="store_true")
     args = parser.parse_args()
     if args.plain_memory:
         plain_memory()
-    for shape in SHAPES:
-        print(json.dumps(measure(args.model, args.data, args.batches, shape)), flush=True)
+    shapes = {"batch 2": (), "packs": (*PACKED, f"train.batch_tokens={args.tokens}")}
+    for shape, settings in shapes.items():
+        if args.only in (None, shape):
+            print(json.dumps(measure(args.model, args.data, args.batches, shape, [*settings, *args.set])), flush=True)
 
 
 if __name__ == "__main__":

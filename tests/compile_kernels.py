@@ -60,6 +60,12 @@ def config(kind, head_size):
     common = {"vocab_size": 500, "hidden_size": 2 * head_size, "num_hidden_layers": 1, "num_attention_heads": 2}
     if kind == "gpt_neox":
         return transformers.GPTNeoXConfig(**common, intermediate_size=256, bos_token_id=0, eos_token_id=0)
+    if kind == "gemma3":
+        more = {"num_key_value_heads": 1, "head_dim": head_size, "sliding_window": 4}
+        return transformers.Gemma3TextConfig(**common, intermediate_size=256, **more, layer_types=["sliding_attention"])
+    if kind == "exaone4":
+        more = {"num_key_value_heads": 1, "sliding_window": None}
+        return transformers.Exaone4Config(**common, intermediate_size=256, **more, layer_types=["full_attention"])
     return transformers.LlamaConfig(**common, intermediate_size=256, num_key_value_heads=1)
 
 
@@ -93,6 +99,8 @@ for precision in PRECISIONS:
     compile_all("gpt_neox", 128, precision, use_fp8=False)
 compile_all("gpt_neox", 256, PRECISIONS[0], use_fp8=False)
 compile_all("llama", 64, PRECISIONS[0], use_fp8=CAPABILITY >= 89)
+compile_all("gemma3", 256, PRECISIONS[0], use_fp8=False)
+compile_all("exaone4", 64, PRECISIONS[0], use_fp8=False)
 assert torch.finfo(fp8.DTYPE).max == fp8.LARGEST
 for name, size in sorted(shared.items()):
     print(name, size)

@@ -35,6 +35,20 @@ CONFIGS = {
     "qwen2, one layer of two with a window": lambda: transformers.Qwen2Config(
         **GROUPED, use_sliding_window=True, sliding_window=4, max_window_layers=1
     ),
+    "qwen3": lambda: transformers.Qwen3Config(**GROUPED, head_dim=32),
+    "gemma3, one layer of two with a window": lambda: transformers.Gemma3TextConfig(
+        **GROUPED,
+        head_dim=16,
+        sliding_window=4,
+        query_pre_attn_scalar=20,
+        layer_types=["sliding_attention", "full_attention"],
+    ),
+    "exaone4": lambda: transformers.Exaone4Config(
+        **GROUPED, sliding_window=None, layer_types=["full_attention", "full_attention"]
+    ),
+    "exaone4, one layer of two with a window": lambda: transformers.Exaone4Config(
+        **GROUPED, sliding_window=4, layer_types=["sliding_attention", "full_attention"]
+    ),
 }
 SOME = {"gpt_neox": ["query_key_value"], "other": ["q_proj", "v_proj"]}
 LENGTHS = [5, 9, 1, 6]
@@ -186,6 +200,7 @@ UNSUPPORTED = {
     "architecture": functools.partial(transformers.GPT2Config),
     "head_size": functools.partial(transformers.LlamaConfig, **(GROUPED | {"hidden_size": 96})),
     "activation": functools.partial(transformers.LlamaConfig, **GROUPED, hidden_act="relu"),
+    "model_setting": functools.partial(transformers.Gemma3TextConfig, **GROUPED, attn_logit_softcapping=50.0),
     "model_dropout": functools.partial(transformers.GPTNeoXConfig, **SMALL, hidden_dropout=0.1),
     "rotary": functools.partial(
         transformers.LlamaConfig,

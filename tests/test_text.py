@@ -106,7 +106,7 @@ def names_in(section):
 def pathology_keys():
     """The story of everything that detect names: its fixed parts, a sentence a number, one a look-alike."""
     named = texts_of("detect")
-    part = re.compile(r"title|what|why|remedy|sure|detail_[a-z0-9_]+|not_[a-z0-9-]+")
+    part = re.compile(r"(?:title|what|why|remedy)(?:_as_nan)?|sure|detail_[a-z0-9_]+|not_[a-z0-9-]+")
     keys = {key for key in catalogue() if key.partition(".")[0] in named and part.fullmatch(key.partition(".")[2])}
     return keys | {f"detail.{name}" for name in names_in("detail") & texts_of("detect")}
 

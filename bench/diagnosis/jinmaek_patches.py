@@ -97,9 +97,9 @@ def summed_accumulation() -> Patch:
     """Each microbatch's mean is added up instead of being averaged over the step's tokens."""
     total = [1]
 
-    def run_step(training: Any, step: int, given: Sequence[Any]) -> Any:
+    def run_step(training: Any, step: int, given: Sequence[Any], *more: Any) -> Any:
         total[0] = sum(batch.num_loss_tokens for batch in given)
-        return _run_step(training, step, given)
+        return _run_step(training, step, given, *more)
 
     def summed_loss(training: Any, batch: Any) -> torch.Tensor:
         return _summed_loss(training, batch) * (total[0] / batch.num_loss_tokens)
@@ -110,8 +110,8 @@ def summed_accumulation() -> Patch:
 def schedule_ignores_skips() -> Patch:
     """The scheduler steps whether or not the optimizer did (a loop that does not ask the scaler)."""
 
-    def run_step(training: Any, step: int, given: Sequence[Any]) -> Any:
-        outcome = _run_step(training, step, given)
+    def run_step(training: Any, step: int, given: Sequence[Any], *more: Any) -> Any:
+        outcome = _run_step(training, step, given, *more)
         if not outcome.finite:
             training.schedule.step()
         return outcome
@@ -121,13 +121,13 @@ def schedule_ignores_skips() -> Patch:
 
 def no_guard() -> Patch:
     """The check for non-finite numbers is gone: the optimizer applies whatever comes."""
-    read = steps.StepOutcome.read
+    receive = steps.StepOutcome.receive
 
-    def always(self: Any, *given: Any) -> None:
-        read(self, *given)
+    def always(self: Any) -> None:
+        receive(self)
         self.finite = True
 
-    return patch.object(steps.StepOutcome, "read", always)
+    return patch.object(steps.StepOutcome, "receive", always)
 
 
 def no_last_save() -> Patch:

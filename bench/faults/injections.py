@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 import jinmaek.training.session as session_module
-from jinmaek.core.record import StepRecord
 from jinmaek.pulse.listener import RunListener
 from jinmaek.training.checkpoint import STATE_FILE, list_checkpoints
 from jinmaek.training.session import Session
@@ -73,13 +72,15 @@ class FlipsBit(RunListener):
     def __init__(self, after: int, where: str, bit: int = 30) -> None:
         self.after, self.where, self.bit = after, where, bit
         self._session: Session | None = None
+        self._asked = 0
 
     def on_ready(self, session: Session, path: Path) -> None:
         self._session = session
 
-    def on_step(self, record: StepRecord) -> None:
-        # Records are told one step late: flip when the step before the wanted one is told.
-        if record.step == self.after - 1 and self._session is not None:
+    def stop_reason(self) -> None:
+        """Asked before each step, when the one before is over and its snapshot taken."""
+        self._asked += 1
+        if self._asked == self.after + 1 and self._session is not None:
             training = self._session.training
             if self.where == "adapter":
                 tensor = next(weight for name, weight in training.params.items() if "lora_B" in name)

@@ -33,6 +33,7 @@ def environment(caches: Path | None) -> dict[str, str]:
         own |= {key: str(caches / name) for key, name in names.items()}
         own["UNSLOTH_COMPILE_LOCATION"] = str(caches / "unsloth_compiled_cache")
         own["HF_DATASETS_CACHE"] = str(caches / "datasets")
+        own["JINMAEK_CACHE"] = str(caches / "jinmaek")
     return {**os.environ, **own}
 
 

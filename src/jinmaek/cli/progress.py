@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from jinmaek.core.finding import Finding
 from jinmaek.core.record import StepRecord
 from jinmaek.core.text import Lang, say
-from jinmaek.explain.telling import title
+from jinmaek.explain.telling import key_of, title_of
 from jinmaek.pulse.listener import RunListener
 from jinmaek.pulse.recorder import skip_cause
 from jinmaek.pulse.result import RunResult
@@ -69,7 +69,8 @@ class TrainingView(RunListener):
         self._data(session)
         groups = ", ".join(f"{name} {size:,}" for name, size in session.groups.items())
         self._say("cli.trainable", num_weights=session.num_weights, groups=groups, device=session.training.device.type)
-        self._line(session.kernels.render(self._lang))
+        for line in filter(None, (session.base_kept, session.kernels)):
+            self._line(line.render(self._lang))
 
     def _data(self, session: Session) -> None:
         report = session.data.report
@@ -120,9 +121,9 @@ class TrainingView(RunListener):
         """Say at once what a rule found."""
         steps = {"first_step": finding.first_step, "last_step": finding.last_step}
         key = "cli.alarm_possible" if finding.confidence == "possible" else "cli.alarm"
-        text = say(f"{finding.id}.what", self._lang, **steps)
+        text = say(key_of(finding, "what"), self._lang, **steps)
         style = "bold red" if finding.severity == "error" else "yellow"
-        self._line(say(key, self._lang, title=title(finding.id, self._lang), what=text, **steps), style=style)
+        self._line(say(key, self._lang, title=title_of(finding, self._lang), what=text, **steps), style=style)
 
     def summary(self, result: RunResult) -> None:
         """How it went, what the model says now, and where the adapter is."""

@@ -42,6 +42,8 @@ class ModelSection(Section):
     """Quantise the 4-bit scales as well (0.37 bit a weight less)."""
     compute_dtype: Dtype = "bf16"
     """Dtype in which the 4-bit layers multiply."""
+    keep_quantized: bool = True
+    """On a GPU, keep bases of a GiB and more in 4 bits on disk (``~/.cache/jinmaek``): the next start is faster."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention implementation of transformers."""
     activation_checkpointing: bool = True

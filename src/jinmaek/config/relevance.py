@@ -64,6 +64,7 @@ _PAIR_KEYS = ("question_column", "answer_column", "context_column")
 
 IGNORED: tuple[Ignored, ...] = (
     Ignored("model.double_quant", "model.quantization", _is_not("nf4", "fp4")),
+    Ignored("model.keep_quantized", "model.quantization", _is_not("nf4", "fp4")),
     Ignored("model.compute_dtype", "model.quantization", _is_not("nf4", "fp4")),
     Ignored("model.revision", "model.name", lambda name: name.startswith(BUILTIN_PREFIX) or Path(name).is_dir()),
     Ignored("data.subset", "data.source", is_local),

@@ -20,6 +20,7 @@ def fault_evidence(episode: Episode, trace: Trace) -> dict[str, Any]:
         "zeros": episode.zeros or None,
         "non_finite": episode.non_finite or None,
         "bad_gradients": episode.grads_bad or None,
+        "as_nan": (episode.non_finite > 0 and not episode.zeros) or None,  # nothing masks it
         "last_loss": before.value,
         "last_loss_step": before.step,
         "level": before.level,

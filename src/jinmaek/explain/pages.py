@@ -123,7 +123,7 @@ def _pathology(pathology: str, lang: Lang) -> Iterator[str]:
         yield ""
     yield f"**{say('page.remedy', lang)}**"
     yield ""
-    for number, measure in enumerate(measures(pathology, lang, steps), 1):
+    for number, measure in enumerate(measures(f"{pathology}.remedy", lang, steps), 1):
         yield f"{number}. {measure.text} *({say('report.safe' if measure.safe else 'report.changes', lang)})*"
     yield ""
     yield f"**{say('page.sure', lang)}** " + say(f"{pathology}.sure", lang, **steps)

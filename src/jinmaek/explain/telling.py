@@ -52,12 +52,12 @@ def _headline(diagnosis: Diagnosis, lang: Lang) -> str:
     since = say(counted, lang, step=first.first_step)
     if first.confidence == "possible":
         rivals = [other for other in diagnosis.causes if other.first_step == first.first_step]
-        named = say("told.or", lang).join(dict.fromkeys(title(rival.id, lang) for rival in rivals))
+        named = say("told.or", lang).join(dict.fromkeys(title_of(rival, lang) for rival in rivals))
         verdict = "told.perhaps" if diagnosis.verdict == "faulty" else "told.suspected"
         line = say(verdict, lang, since=since, title=named)
     else:
         rivals = [first]
-        line = say("told.faulty", lang, since=since, title=title(first.id, lang))
+        line = say("told.faulty", lang, since=since, title=title_of(first, lang))
     more = len(diagnosis.causes) - len(rivals)
     return line if not more else line + " " + say("told.more_causes", lang, count=more)
 
@@ -66,7 +66,7 @@ def _told(finding: Finding, diagnosis: Diagnosis, lang: Lang) -> ToldFinding:
     steps = _steps(finding, diagnosis, lang)
 
     def part(name: str) -> str:
-        return say(f"{finding.id}.{name}", lang, **steps)
+        return say(key_of(finding, name), lang, **steps)
 
     return ToldFinding(
         id=finding.id,
@@ -74,14 +74,14 @@ def _told(finding: Finding, diagnosis: Diagnosis, lang: Lang) -> ToldFinding:
         severity=finding.severity,
         confidence=finding.confidence,
         sureness=say(f"confidence.{finding.confidence}", lang),
-        title=_capital(title(finding.id, lang)),
+        title=_capital(title_of(finding, lang)),
         span=span(finding.first_step, finding.last_step, diagnosis, lang),
         what=part("what") if finding.confidence != "possible" else say("told.if_so", lang, what=part("what")),
         why=part("why"),
         details=details(finding.id, _numbers(finding, diagnosis, lang), steps, lang),
         ruled_out=ruled_out(finding, lang),
         undecided=tuple(lookalike_name(lookalike, lang) for lookalike in finding.undecided),
-        measures=measures(finding.id, lang, steps),
+        measures=measures(key_of(finding, "remedy"), lang, steps),
         sure=part("sure"),
         consequences=tuple(_consequence(below, finding, diagnosis, lang) for below in finding.consequences),
     )
@@ -90,7 +90,7 @@ def _told(finding: Finding, diagnosis: Diagnosis, lang: Lang) -> ToldFinding:
 def _consequence(finding: Finding, above: Finding, diagnosis: Diagnosis, lang: Lang) -> str:
     steps = _steps(finding, diagnosis, lang)
     numbers = details(finding.id, _numbers(finding, diagnosis, lang), steps, lang)[:1]
-    told = _capital(title(finding.id, lang))
+    told = _capital(title_of(finding, lang))
     if (finding.first_step, finding.last_step) != (above.first_step, above.last_step):
         told += f" ({span(finding.first_step, finding.last_step, diagnosis, lang)})"
     return " ".join((f"{told}.", *numbers))
@@ -105,9 +105,20 @@ def title(pathology: str, lang: Lang) -> str:
     return say(f"{pathology}.title", lang)
 
 
-def measures(pathology: str, lang: Lang, steps: Mapping[str, Any]) -> tuple[Measure, ...]:
-    """What to do about ``pathology``, in order."""
-    lines = say(f"{pathology}.remedy", lang, **steps).strip().splitlines()
+def title_of(finding: Finding, lang: Lang) -> str:
+    """A few words that name what was found."""
+    return say(key_of(finding, "title"), lang)
+
+
+def key_of(finding: Finding, part: str) -> str:
+    """The message that tells ``part`` of a finding; a pathology may be told otherwise where the log shows its NaN."""
+    shown = f"{finding.id}.{part}_as_nan"
+    return shown if finding.evidence.get("as_nan") and shown in catalogue() else f"{finding.id}.{part}"
+
+
+def measures(key: str, lang: Lang, steps: Mapping[str, Any]) -> tuple[Measure, ...]:
+    """What to do, in order; ``key``: the message that says it."""
+    lines = say(key, lang, **steps).strip().splitlines()
     return tuple(Measure(text=line[len(SAFE) :].strip(), safe=line.startswith(SAFE)) for line in lines)
 
 

@@ -23,14 +23,16 @@ class Block:
     """A decoder layer. ``parallel``: attention and MLP read the same stream (GPT-NeoX), else one after the other.
 
     ``shifts``: the biases of the output projections, fp32 [hidden], as they are added to the stream: after the
-    attention and after the MLP; in a parallel layer both after the MLP.
+    attention and after the MLP; in a parallel layer both after the MLP. ``norms``: before attention and MLP, ``None``
+    where there is none; ``after``: of what attention and MLP give, before it is added to the stream.
     """
 
     attention: Attention
     mlp: Mlp
-    norms: tuple[Norm, Norm]
+    norms: tuple[Norm | None, Norm | None]
     shifts: tuple[torch.Tensor | None, torch.Tensor | None]
     parallel: bool
+    after: tuple[Norm, Norm] | None = None
 
     def forward(self, stream: Stream, shared: Pass, keep: Keep) -> Kept:
         """Go on with the stream; what is returned is enough for :meth:`backward`."""
@@ -44,6 +46,8 @@ class Block:
         kept.attended, kept.level = self.attention.attend(kept.qkv, shared)
         delta, low = self.attention.project_back(kept.attended, shared)
         kept.attention_lows.append(low)
+        if self.after is not None:
+            kept.attention_delta, delta = delta, _normal(delta, self.after[0])
         stream.deltas.append(delta)
         if not self.parallel:
             stream.shift = self.shifts[0]
@@ -52,6 +56,8 @@ class Block:
         kept.inner, kept.mlp_lows = self.mlp.project(y, shared)
         delta, low = self.mlp.project_back(kept.inner, shared)
         kept.mlp_lows.append(low)
+        if self.after is not None:
+            kept.mlp_delta, delta = delta, _normal(delta, self.after[1])
         stream.deltas.append(delta)
         stream.shift = self.shifts[1]
         if keep < Keep.ALL:
@@ -68,14 +74,16 @@ class Block:
         through_mlp = None
         if wanted or not self.parallel or _adapted([*self.mlp.inputs, self.mlp.output]):
             y = self._mlp_again(kept, shared)
-            through_mlp = self.mlp.backward(half, y, kept, shared, wanted=wanted or not self.parallel)
+            into_mlp = half if self.after is None else _through(kept.mlp_delta, half, self.after[1])
+            through_mlp = self.mlp.backward(into_mlp, y, kept, shared, wanted=wanted or not self.parallel)
             kept.inner = y = None
         if not self.parallel:
             assert kept.middle is not None
             self._normalised(kept.middle, [through_mlp], self.norms[1:], grad, half)
             through_mlp = None
         x = self._attention_again(kept, shared)
-        through = self.attention.backward(half, x, kept, shared, wanted=wanted)
+        into = half if self.after is None else _through(kept.attention_delta, half, self.after[0])
+        through = self.attention.backward(into, x, kept, shared, wanted=wanted)
         kept.qkv = kept.attended = x = None
         if wanted:
             norms = self.norms if self.parallel else self.norms[:1]
@@ -112,12 +120,26 @@ class Block:
         self,
         x: torch.Tensor,
         grads: Sequence[torch.Tensor | None],
-        norms: Sequence[Norm],
+        norms: Sequence[Norm | None],
         grad: torch.Tensor,
         half: torch.Tensor,
     ) -> None:
         given = [each for each in grads if each is not None]
         normalise_backward(x, given, norms, grad, grad, None if half is grad else half)
+
+
+def _normal(delta: torch.Tensor, norm: Norm) -> torch.Tensor:
+    out = torch.empty_like(delta)
+    add_and_normalise(delta, [], None, [norm], [out])
+    return out
+
+
+def _through(delta: torch.Tensor | None, grad: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """Gradient of what a part gave from that of its norm."""
+    assert delta is not None
+    out = torch.empty_like(grad)
+    normalise_backward(delta, [grad], [norm], None, out)
+    return out
 
 
 def _adapted(projections: Sequence[Projection]) -> bool:

@@ -21,7 +21,7 @@ from jinmaek.kernels.stream import Dtypes
 
 _ACTIVATIONS: dict[str, Activation] = {"gelu": "gelu", "silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
 _FIXED_ROTARY = ("default", "linear", "llama3", "yarn")  # the angles do not depend on the length of the input
-GATED = ("llama", "mistral", "qwen2")
+GATED = ("llama", "mistral", "qwen2", "qwen3", "gemma3_text", "exaone4")
 ARCHITECTURES = ("gpt_neox", *GATED)
 
 
@@ -36,17 +36,30 @@ class UnsupportedError(Exception):
 
 @dataclass(slots=True)
 class _Builder:
-    """Makes the parts; ``salts`` numbers the projections, so that each draws dropout masks of its own."""
+    """Makes the parts.
+
+    ``salts`` numbers the projections, so that each draws dropout masks of its own; ``tables``: which rotary table a
+    kind of layer has.
+    """
 
     dtypes: Dtypes
     weights: Weights
     salts: Iterator[int]
+    model_type: str
+    tables: dict[str | None, int]
 
     def projection(self, module: Any, *, bias: bool = True) -> Projection:
         """A linear layer with or without an adapter; without ``bias`` its bias is added elsewhere."""
         base = _base_of(module)
         own = base.bias.detach().to(self.dtypes.compute) if bias and base.bias is not None else None
         return Projection(_weight(base), own, self._adapter(module), self.weights, next(self.salts))
+
+    def norm(self, module: Any) -> Norm:
+        """A norm; Gemma's weights are stored less 1."""
+        eps = float(getattr(module, "variance_epsilon", getattr(module, "eps", 0.0)))
+        bias = getattr(module, "bias", None)
+        weight = module.weight.detach().float() + (1.0 if self.model_type.startswith("gemma") else 0.0)
+        return Norm(weight, None if bias is None else bias.detach().float(), eps, isinstance(module, nn.LayerNorm))
 
     def _adapter(self, module: Any) -> Adapter | None:
         names = getattr(module, "active_adapters", [])
@@ -71,10 +84,15 @@ def require_supported(config: Any) -> None:
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if size & (size - 1) or not 16 <= size <= 256:
         raise UnsupportedError("kernels.head_size", size=size)
-    if config.hidden_act not in _ACTIVATIONS or (config.model_type in GATED) != (config.hidden_act != "gelu"):
-        raise UnsupportedError("kernels.activation", name=config.hidden_act)
-    if config.rope_parameters["rope_type"] not in _FIXED_ROTARY:
-        raise UnsupportedError("kernels.rotary", name=config.rope_parameters["rope_type"])
+    act = _activation_of(config)
+    if act not in _ACTIVATIONS or (config.model_type in GATED) != (act != "gelu"):
+        raise UnsupportedError("kernels.activation", name=act)
+    for kind in _rotary_kinds(config.rope_parameters):
+        if kind not in _FIXED_ROTARY:
+            raise UnsupportedError("kernels.rotary", name=kind)
+    for name in ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"):
+        if getattr(config, name, None):
+            raise UnsupportedError("kernels.model_setting", name=name, value=getattr(config, name))
     shares = [getattr(config, name, 0.0) or 0.0 for name in ("attention_dropout", "hidden_dropout")]
     if any(shares):
         raise UnsupportedError("kernels.model_dropout", share=max(shares))
@@ -97,24 +115,26 @@ def fuse(model: Any, dtypes: Dtypes, *, max_positions: int, recompute: bool, mem
     require_supported(base.config)
     head = base.get_output_embeddings()
     weights = Weights(head.weight.device, dtypes.compute)
-    build = _Builder(dtypes, weights, itertools.count(1))
     inner = base.base_model
+    tables = _rotary_tables(inner, max_positions, head.weight.device)
+    places = {kind: number for number, kind in enumerate(tables)}
+    build = _Builder(dtypes, weights, itertools.count(1), base.config.model_type, places)
     neox = base.config.model_type == "gpt_neox"
     make_block, final = (_neox_block, inner.final_layer_norm) if neox else (_gated_block, inner.norm)
     blocks = [make_block(layer, inner.config, build) for layer in inner.layers]
-    cos, sin = _rotary(inner.rotary_emb, max_positions, head.weight.device)
     _require_frozen(base)
+    scale = getattr(base.get_input_embeddings(), "embed_scale", None)
     return FusedModel(
         embedding=base.get_input_embeddings().weight.detach(),
         blocks=blocks,
-        final_norm=_norm(final),
+        final_norm=build.norm(final),
         head=head.weight.detach().to(dtypes.attention),
-        cos=cos,
-        sin=sin,
+        rotary=tuple(tables.values()),
         dtypes=dtypes,
         recompute=recompute,
         memory_limit=memory_limit,
         weights=weights,
+        embedding_scale=None if scale is None else float(scale.to(base.get_input_embeddings().weight.dtype)),
     )
 
 
@@ -138,9 +158,9 @@ def _neox_block(layer: Any, config: Any, build: _Builder) -> Block:
         mlp=Mlp(
             inputs=[build.projection(mlp.dense_h_to_4h)],
             output=build.projection(mlp.dense_4h_to_h, bias=False),
-            activation=_ACTIVATIONS[config.hidden_act],
+            activation=_ACTIVATIONS[_activation_of(config)],
         ),
-        norms=(_norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)),
+        norms=(build.norm(layer.input_layernorm), build.norm(layer.post_attention_layernorm)),
         shifts=(shifts[0], shifts[1]),
         parallel=config.use_parallel_residual,
     )
@@ -148,28 +168,67 @@ def _neox_block(layer: Any, config: Any, build: _Builder) -> Block:
 
 def _gated_block(layer: Any, config: Any, build: _Builder) -> Block:
     attention, mlp = layer.self_attn, layer.mlp
-    # Mistral's layers all have the configuration's window; elsewhere a layer says whether it has one.
-    windowed = attention if hasattr(attention, "sliding_window") else config
+    before, after = _norms_around(layer, build)
+    own = after is not None  # a bias is then part of what is normalised, and no shift of the stream
+    heads = hasattr(attention, "q_norm")
     return Block(
         attention=Attention(
             inputs=[build.projection(each) for each in (attention.q_proj, attention.k_proj, attention.v_proj)],
-            output=build.projection(attention.o_proj, bias=False),
+            output=build.projection(attention.o_proj, bias=own),
             num_heads=config.num_attention_heads,
             num_key_heads=config.num_key_value_heads,
             head_size=attention.head_dim,
             scale=attention.scaling,
             dtypes=build.dtypes,
-            window=getattr(windowed, "sliding_window", None),
+            window=_window(attention, config),
+            head_norms=(build.norm(attention.q_norm), build.norm(attention.k_norm)) if heads else None,
+            rotary=_table(attention, build),
         ),
         mlp=Mlp(
             inputs=[build.projection(mlp.gate_proj), build.projection(mlp.up_proj)],
-            output=build.projection(mlp.down_proj, bias=False),
-            activation=_ACTIVATIONS[config.hidden_act],
+            output=build.projection(mlp.down_proj, bias=own),
+            activation=_ACTIVATIONS[_activation_of(config)],
         ),
-        norms=(_norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)),
-        shifts=(_shift(attention.o_proj), _shift(mlp.down_proj)),
+        norms=before,
+        shifts=(None, None) if own else (_shift(attention.o_proj), _shift(mlp.down_proj)),
         parallel=False,
+        after=after,
     )
+
+
+def _norms_around(layer: Any, build: _Builder) -> tuple[tuple[Norm | None, Norm | None], tuple[Norm, Norm] | None]:
+    """Before attention and MLP, and after them. Llama's ``post_attention_layernorm`` is the one before the MLP."""
+    norm = build.norm
+    if build.model_type == "gemma3_text":
+        before = norm(layer.input_layernorm), norm(layer.pre_feedforward_layernorm)
+        return before, (norm(layer.post_attention_layernorm), norm(layer.post_feedforward_layernorm))
+    if build.model_type == "exaone4":
+        return (None, None), (norm(layer.post_attention_layernorm), norm(layer.post_feedforward_layernorm))
+    return (norm(layer.input_layernorm), norm(layer.post_attention_layernorm)), None
+
+
+def _window(attention: Any, config: Any) -> int | None:
+    """Mistral's layers all have the configuration's window; elsewhere a layer says whether it has one."""
+    if not getattr(attention, "is_sliding", True):
+        return None
+    window: int | None = getattr(attention if hasattr(attention, "sliding_window") else config, "sliding_window", None)
+    return window
+
+
+def _table(attention: Any, build: _Builder) -> int | None:
+    if build.model_type == "exaone4" and attention.sliding_window is not None and not attention.is_sliding:
+        return None  # its layers that see everything have no positions, where others have a window
+    return build.tables[getattr(attention, "layer_type", None) if len(build.tables) > 1 else next(iter(build.tables))]
+
+
+def _activation_of(config: Any) -> str:
+    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
+
+
+def _rotary_kinds(parameters: dict[str, Any]) -> list[str]:
+    """The kind of rotary positions, or those of each kind of layer."""
+    tables = [parameters] if "rope_type" in parameters else [each for each in parameters.values() if each]
+    return [each["rope_type"] for each in tables]
 
 
 def _base_of(module: Any) -> Any:
@@ -188,25 +247,27 @@ def _weight(base: Any) -> Any:
     return base.weight
 
 
-def _norm(module: Any) -> Norm:
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    bias = getattr(module, "bias", None)
-    centred = isinstance(module, nn.LayerNorm)
-    return Norm(module.weight.detach().float(), None if bias is None else bias.detach().float(), float(eps), centred)  # type: ignore[arg-type]
-
-
 def _shift(module: Any) -> torch.Tensor | None:
     base = _base_of(module)
     return None if base.bias is None else base.bias.detach().float()
 
 
-def _rotary(module: Any, num_positions: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tables as transformers makes them: fp32 [positions, half of the turned dimensions]."""
-    half = module.inv_freq.to(device, torch.float32)
-    if half.numel() & (half.numel() - 1):
-        raise UnsupportedError("kernels.rotary", name=f"{2 * half.numel()} dimensions")
-    angles = torch.arange(num_positions, device=device, dtype=torch.float32)[:, None] * half
-    return angles.cos() * module.attention_scaling, angles.sin() * module.attention_scaling
+def _rotary_tables(
+    inner: Any, num_positions: int, device: torch.device
+) -> dict[str | None, tuple[torch.Tensor, torch.Tensor]]:
+    """Cosines and sines as transformers makes them, fp32 [positions, half the turned dimensions], by kind of layer."""
+    module = inner.rotary_emb
+    kinds = [None] if hasattr(module, "inv_freq") else list(module.rope_type)
+    tables: dict[str | None, tuple[torch.Tensor, torch.Tensor]] = {}
+    for kind in kinds:
+        prefix = "" if kind is None else f"{kind}_"
+        half = getattr(module, f"{prefix}inv_freq").to(device, torch.float32)
+        if half.numel() & (half.numel() - 1):
+            raise UnsupportedError("kernels.rotary", name=f"{2 * half.numel()} dimensions")
+        angles = torch.arange(num_positions, device=device, dtype=torch.float32)[:, None] * half
+        scale = getattr(module, f"{prefix}attention_scaling")
+        tables[kind] = angles.cos() * scale, angles.sin() * scale
+    return tables
 
 
 def _require_frozen(base: Any) -> None:

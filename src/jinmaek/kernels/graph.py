@@ -47,7 +47,8 @@ class Recorded:
         with torch.cuda.stream(aside):  # kernels are compiled and libraries made ready outside of the recording
             loss(self._row, self._seed, self._weight)
         torch.cuda.current_stream().wait_stream(aside)
-        with torch.cuda.graph(self._graph):
+        # Other threads may copy to the host meanwhile (snapshots, the base that is being kept).
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             torch._foreach_zero_(self._grads)
             self._loss = loss(self._row, self._seed, self._weight)
 

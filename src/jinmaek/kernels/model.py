@@ -24,23 +24,24 @@ _SPARE = 1 << 30  # bytes for what is not counted
 class FusedModel:
     """The parts of the model.
 
-    ``embedding``, ``head``: [vocabulary, hidden], the head in the attention's dtype; ``cos``, ``sin``: of the rotary
-    positions, fp32 [positions, half the turned dimensions]; ``recompute``: whether activations may be computed twice
-    where memory is short; ``memory_limit``: bytes of device memory to stay below, ``None``: all there are;
-    ``fixed_tokens``: rows of this length come often and are computed from a CUDA graph, where there can be one.
+    ``embedding``, ``head``: [vocabulary, hidden], the head in the attention's dtype; ``rotary``: see
+    :class:`~jinmaek.kernels.stream.Pass`; ``embedding_scale``: what embeddings are multiplied by; ``recompute``:
+    whether activations may be computed twice where memory is short; ``memory_limit``: bytes of device memory to stay
+    below, ``None``: all there are; ``fixed_tokens``: rows of this length come often and are computed from a CUDA
+    graph, where there can be one.
     """
 
     embedding: torch.Tensor
     blocks: list[Block]
     final_norm: Norm
     head: torch.Tensor
-    cos: torch.Tensor
-    sin: torch.Tensor
+    rotary: tuple[tuple[torch.Tensor, torch.Tensor], ...]
     dtypes: Dtypes
     weights: Weights
     recompute: bool
     memory_limit: int | None = None
     fixed_tokens: int | None = None
+    embedding_scale: float | None = None
     _adapters: list[Adapter] = field(default_factory=list)
     _recorded: Recorded | None = None
 
@@ -86,8 +87,8 @@ class FusedModel:
     @torch.no_grad()
     def _losses(self, row: Row, seed: torch.Tensor | None, weight: torch.Tensor | None) -> torch.Tensor:
         refresh(self._adapters)
-        shared = Pass(row.documents, self.cos, self.sin, seed)
-        stream = Stream(self.embedding[row.ids].to(self.dtypes.residual))
+        shared = Pass(row.documents, self.rotary, seed)
+        stream = Stream(self._embedded(row))
         plan = self.plan(row.ids.numel()) if weight is not None else None
         layers = self._forward(stream, shared, plan)
         hidden = torch.empty(stream.x.shape, device=stream.x.device, dtype=self.dtypes.attention)
@@ -97,6 +98,12 @@ class FusedModel:
         if grad is not None:
             self._backward(stream.x, grad, layers, shared)
         return losses
+
+    def _embedded(self, row: Row) -> torch.Tensor:
+        embedded = self.embedding[row.ids]
+        if self.embedding_scale is not None:
+            embedded = embedded * self.embedding_scale
+        return embedded.to(self.dtypes.residual)
 
     def _forward(self, stream: Stream, shared: Pass, plan: Plan | None) -> Offload:
         layers = Offload(enabled=plan is not None and plan.offload)
@@ -131,8 +138,10 @@ class FusedModel:
         down = block.mlp.output.width
         attended = block.attention.output.width
         stream = hidden * dtypes.residual.itemsize * (1 if block.parallel else 2)
+        stream += 0 if block.after is None else 2 * hidden * high
         mlp = (inner + 2 * down + inputs + 2 * hidden) * size
-        attention = 2 * qkv * max(size, high) + (2 * attended + inputs + 3 * hidden) * size
+        turned = 0 if block.attention.head_norms is None else qkv
+        attention = (2 * qkv + turned) * max(size, high) + (2 * attended + inputs + 3 * hidden) * size
         working = max(mlp, attention) + 2 * hidden * dtypes.residual.itemsize
         return LayerBytes(stream, qkv * high + attended * size + 4 * block.attention.num_heads, inner * size, working)
 
@@ -146,7 +155,7 @@ class FusedModel:
     @property
     def max_positions(self) -> int:
         """Tokens of the longest document."""
-        return self.cos.shape[0]
+        return self.rotary[0][0].shape[0]
 
     def _available(self) -> int:
         device = self.embedding.device

@@ -1,5 +1,7 @@
 """Residual sum and normalisation in one pass: LayerNorm (one or two of the same input, as in GPT-NeoX) and RMSNorm.
 
+Where a model has no norm in a place (EXAONE 4 before its parts), ``None`` stands for it: the sum as it is.
+
 Statistics and sums are fp32 inside, whatever the tensors are stored in. Backward recomputes them from the stored
 sum, so that nothing but it has to be kept.
 """
@@ -28,8 +30,8 @@ class Norm:
 def _forward_kernel(
     x_ptr, delta1_ptr, delta2_ptr, shift_ptr, sum_ptr, weight1_ptr, bias1_ptr, out1_ptr, weight2_ptr, bias2_ptr, out2_ptr,
     hidden, out1_stride, out2_stride, eps,
-    DELTAS: tl.constexpr, SHIFT: tl.constexpr, SUM: tl.constexpr, CENTRED: tl.constexpr, BIAS: tl.constexpr,
-    NORMS: tl.constexpr, SIZE: tl.constexpr,
+    DELTAS: tl.constexpr, SHIFT: tl.constexpr, SUM: tl.constexpr, PLAIN: tl.constexpr, CENTRED: tl.constexpr,
+    BIAS: tl.constexpr, NORMS: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, SIZE)
@@ -49,7 +51,7 @@ def _forward_kernel(
     mean = tl.sum(x, 0) / hidden if CENTRED else 0.0
     centred = tl.where(inside, x - mean, 0.0)
     normal = centred * (1 / tl.sqrt(tl.sum(centred * centred, 0) / hidden + eps))
-    y = normal * tl.load(weight1_ptr + columns, mask=inside, other=0.0)
+    y = x if PLAIN else normal * tl.load(weight1_ptr + columns, mask=inside, other=0.0)
     if BIAS:
         y += tl.load(bias1_ptr + columns, mask=inside, other=0.0)
     tl.store(out1_ptr + row * out1_stride + columns, y.to(out1_ptr.dtype.element_ty), mask=inside)
@@ -64,7 +66,8 @@ def _forward_kernel(
 def _backward_kernel(
     x_ptr, grad1_ptr, weight1_ptr, grad2_ptr, weight2_ptr, residual_ptr, out_ptr, half_ptr,
     hidden, grad1_stride, grad2_stride, eps,
-    CENTRED: tl.constexpr, NORMS: tl.constexpr, RESIDUAL: tl.constexpr, HALF: tl.constexpr, SIZE: tl.constexpr,
+    PLAIN: tl.constexpr, CENTRED: tl.constexpr, NORMS: tl.constexpr, RESIDUAL: tl.constexpr, HALF: tl.constexpr,
+    SIZE: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, SIZE)
@@ -76,18 +79,24 @@ def _backward_kernel(
     inverse = 1 / tl.sqrt(tl.sum(centred * centred, 0) / hidden + eps)
     normal = centred * inverse
     grad = tl.load(grad1_ptr + row * grad1_stride + columns, mask=inside, other=0.0).to(tl.float32)
-    grad *= tl.load(weight1_ptr + columns, mask=inside, other=0.0)
+    if not PLAIN:
+        grad *= tl.load(weight1_ptr + columns, mask=inside, other=0.0)
     if NORMS > 1:
         second = tl.load(grad2_ptr + row * grad2_stride + columns, mask=inside, other=0.0).to(tl.float32)
         grad += second * tl.load(weight2_ptr + columns, mask=inside, other=0.0)
     along = tl.sum(grad * normal, 0) / hidden
     level = tl.sum(grad, 0) / hidden if CENTRED else 0.0
-    result = (grad - level - normal * along) * inverse
+    result = grad if PLAIN else (grad - level - normal * along) * inverse
     if RESIDUAL:
         result += tl.load(residual_ptr + place, mask=inside, other=0.0).to(tl.float32)
     tl.store(out_ptr + place, result.to(out_ptr.dtype.element_ty), mask=inside)
     if HALF:
         tl.store(half_ptr + place, result.to(half_ptr.dtype.element_ty), mask=inside)
+
+
+def _none(x: torch.Tensor) -> Norm:
+    """What a kernel is given where there is no norm; it reads none of it."""
+    return Norm(x, None, 1.0, centred=False)
 
 
 def _launch(hidden: int) -> dict[str, int]:
@@ -99,7 +108,7 @@ def add_and_normalise(
     x: torch.Tensor,
     deltas: Sequence[torch.Tensor],
     shift: torch.Tensor | None,
-    norms: Sequence[Norm],
+    norms: Sequence[Norm | None],
     outs: Sequence[torch.Tensor],
     total: torch.Tensor | None = None,
 ) -> None:
@@ -109,12 +118,12 @@ def add_and_normalise(
         x: [tokens, hidden], contiguous.
         deltas: none, one or two of the same shape, of any dtype.
         shift: fp32 [hidden], added to each row.
-        norms: one or two, of the same kind and eps.
+        norms: one or two, of the same kind and eps; one ``None``: the sum itself.
         outs: [tokens, at least hidden], one a norm; only the first ``hidden`` columns are written.
         total: [tokens, hidden], contiguous; may be ``x``. ``None``: there is nothing to add.
     """
     assert total is not None or not (deltas or shift is not None)
-    one, other = norms[0], norms[-1]
+    one, other = norms[0] or _none(x), norms[-1] or _none(x)
     assert (one.eps, one.centred) == (other.eps, other.centred)
     _forward_kernel[(x.shape[0],)](
         x, deltas[0] if deltas else x, deltas[-1] if deltas else x, shift if shift is not None else x,
@@ -122,15 +131,15 @@ def add_and_normalise(
         one.weight, one.bias if one.bias is not None else x, outs[0],
         other.weight, other.bias if other.bias is not None else x, outs[-1],
         x.shape[1], outs[0].stride(0), outs[-1].stride(0), one.eps,
-        DELTAS=len(deltas), SHIFT=shift is not None, SUM=total is not None, CENTRED=one.centred,
-        BIAS=one.bias is not None, NORMS=len(norms), **_launch(x.shape[1]),
+        DELTAS=len(deltas), SHIFT=shift is not None, SUM=total is not None, PLAIN=norms[0] is None,
+        CENTRED=one.centred, BIAS=one.bias is not None, NORMS=len(norms), **_launch(x.shape[1]),
     )  # fmt: skip
 
 
 def normalise_backward(
     x: torch.Tensor,
     grads: Sequence[torch.Tensor],
-    norms: Sequence[Norm],
+    norms: Sequence[Norm | None],
     residual: torch.Tensor | None,
     out: torch.Tensor,
     half: torch.Tensor | None = None,
@@ -145,10 +154,10 @@ def normalise_backward(
         out: takes the sum.
         half: takes it once more, in a dtype of its own.
     """
-    one, other = norms[0], norms[-1]
+    one, other = norms[0] or _none(x), norms[-1] or _none(x)
     _backward_kernel[(x.shape[0],)](
         x, grads[0], one.weight, grads[-1], other.weight, residual if residual is not None else x, out,
         half if half is not None else out, x.shape[1], grads[0].stride(0), grads[-1].stride(0), one.eps,
-        CENTRED=one.centred, NORMS=len(norms), RESIDUAL=residual is not None, HALF=half is not None,
+        PLAIN=norms[0] is None, CENTRED=one.centred, NORMS=len(norms), RESIDUAL=residual is not None, HALF=half is not None,
         **_launch(x.shape[1]),
     )  # fmt: skip

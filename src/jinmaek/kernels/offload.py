@@ -53,7 +53,7 @@ class Offload:
         found = {}
         self._copying.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._copying):
-            for name in ("x", "middle"):
+            for name in ("x", "middle", "attention_delta", "mlp_delta"):
                 tensor = getattr(kept, name)
                 if tensor is not None:
                     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

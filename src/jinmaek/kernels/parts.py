@@ -8,6 +8,8 @@ import torch
 
 from jinmaek.kernels.activation import Activation, activate, activate_backward
 from jinmaek.kernels.attention import attend, attend_backward
+from jinmaek.kernels.head_norm import normalise_heads, normalise_heads_backward
+from jinmaek.kernels.norm import Norm
 from jinmaek.kernels.projection import Projection
 from jinmaek.kernels.rotary import rotate
 from jinmaek.kernels.stream import Dtypes, Kept, Lows, Pass, empty
@@ -18,7 +20,9 @@ class Attention:
     """Projections to heads, attention, projection back.
 
     ``inputs``: one projection, whose output has each head's query, key and value side by side (GPT-NeoX), or three
-    (query, key, value). The biases of ``output`` are not its own: they are the stream's shift.
+    (query, key, value). The biases of ``output`` are not its own, but the stream's shift, unless a norm comes after
+    it. ``head_norms``: of queries and keys, before they are turned; ``rotary``: which of the pass's tables turn them,
+    ``None``: they are not turned.
     """
 
     inputs: list[Projection]
@@ -29,6 +33,8 @@ class Attention:
     scale: float
     dtypes: Dtypes
     window: int | None = None
+    head_norms: tuple[Norm, Norm] | None = None
+    rotary: int | None = 0
 
     def split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values [tokens, heads, head size], views of the projections' output."""
@@ -42,16 +48,17 @@ class Attention:
         return q, k, v
 
     def project(self, x: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, Lows]:
-        """Rotated queries and keys, and values, in one tensor [tokens, all heads]."""
+        """Queries, keys and values in one tensor [tokens, all heads], turned unless a norm comes before that."""
         qkv, lows = _project(self.inputs, x, shared)
         qkv = qkv.to(self.dtypes.attention)
-        rotate(self._turned(qkv), shared.cos, shared.sin, shared.documents.positions)
+        if self.head_norms is None:
+            self._turn(qkv, shared)
         return qkv, lows
 
     def attend(self, qkv: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor]:
         """The heads' output, as input of ``output``, and the softmax's level."""
         attended = empty(qkv, self.output.width, self.dtypes.compute)
-        level = attend(*self.split(qkv), shared.seen(self.window), self.scale, self._heads(attended))
+        level = attend(*self._ready(qkv, shared), shared.seen(self.window), self.scale, self._heads(attended))
         return attended, level
 
     def project_back(self, attended: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -75,15 +82,33 @@ class Attention:
         dqkv = torch.empty_like(qkv)
         grads = self._heads(heads_grad).to(self.dtypes.attention)
         attend_backward(
-            grads, *self.split(qkv), self._heads(attended), level, shared.seen(self.window), self.scale,
+            grads, *self._ready(qkv, shared), self._heads(attended), level, shared.seen(self.window), self.scale,
             self.split(dqkv),
         )  # fmt: skip
-        rotate(self._turned(dqkv), shared.cos, shared.sin, shared.documents.positions, back=True)
+        self._turn(dqkv, shared, back=True)
+        if self.head_norms is not None:
+            normalise_heads_backward(qkv, self.head_norms, self.num_heads, self.num_key_heads, dqkv)
         into = None
         dqkv = dqkv.to(self.dtypes.compute)
         for projection, part, own in zip(self.inputs, _parts(self.inputs, dqkv), lows, strict=True):
             into = projection.backward(part, x, own, shared.seed, into, wanted=wanted)
         return into
+
+    def _ready(self, qkv: torch.Tensor, shared: Pass) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values as the attention takes them."""
+        q, k, v = self.split(qkv)
+        if self.head_norms is None:
+            return q, k, v
+        both = empty(qkv, (self.num_heads + self.num_key_heads) * self.head_size)
+        normalise_heads(qkv, self.head_norms, self.num_heads, both)
+        self._turn(both, shared)
+        q, k = torch.split(both.view(len(both), -1, self.head_size), [self.num_heads, self.num_key_heads], 1)
+        return q, k, v
+
+    def _turn(self, qkv: torch.Tensor, shared: Pass, *, back: bool = False) -> None:
+        if self.rotary is not None:
+            cos, sin = shared.rotary[self.rotary]
+            rotate(self._turned(qkv), cos, sin, shared.documents.positions, back=back)
 
     def _turned(self, qkv: torch.Tensor) -> torch.Tensor:
         """Queries and keys [tokens, heads, head size], or [tokens, heads, 2, head size] where they lie in pairs."""
@@ -98,7 +123,7 @@ class Attention:
 
 @dataclass(slots=True)
 class Mlp:
-    """Up (one projection, or gate and up), activation, down. The bias of ``output`` is the stream's shift."""
+    """Up (one projection, or gate and up), activation, down. The bias of ``output``: see :class:`Attention`."""
 
     inputs: list[Projection]
     output: Projection

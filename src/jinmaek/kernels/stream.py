@@ -31,11 +31,14 @@ class Dtypes:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What all layers of one pass share. ``seed``: int64 [1], of the dropout masks; without one nothing is dropped."""
+    """What all layers of one pass share.
+
+    ``rotary``: cosines and sines, fp32 [positions, half the turned dimensions], of each kind of layer; ``seed``:
+    int64 [1], of the dropout masks; without one nothing is dropped.
+    """
 
     documents: Documents
-    cos: torch.Tensor
-    sin: torch.Tensor
+    rotary: Sequence[tuple[torch.Tensor, torch.Tensor]]
     seed: torch.Tensor | None
     _windowed: dict[int, Documents] = field(default_factory=dict)
 
@@ -56,7 +59,7 @@ class Stream:
     deltas: list[torch.Tensor] = field(default_factory=list)
     shift: torch.Tensor | None = None
 
-    def normalise(self, norms: Sequence[Norm], outs: Sequence[torch.Tensor]) -> None:
+    def normalise(self, norms: Sequence[Norm | None], outs: Sequence[torch.Tensor]) -> None:
         """Add what is to be added, and take ``norms`` of the sum."""
         pending = bool(self.deltas) or self.shift is not None
         total = torch.empty_like(self.x) if pending else None
@@ -70,7 +73,11 @@ Lows = list[torch.Tensor | None]
 
 @dataclass(slots=True)
 class Kept:
-    """What a layer keeps; ``middle`` is the stream between attention and MLP, where it is another than ``x``."""
+    """What a layer keeps.
+
+    ``middle`` is the stream between attention and MLP, where it is another than ``x``; ``attention_delta`` and
+    ``mlp_delta`` are what the parts gave, where a norm comes after them.
+    """
 
     x: torch.Tensor
     middle: torch.Tensor | None = None
@@ -78,6 +85,8 @@ class Kept:
     attended: torch.Tensor | None = None
     level: torch.Tensor | None = None
     inner: torch.Tensor | None = None
+    attention_delta: torch.Tensor | None = None
+    mlp_delta: torch.Tensor | None = None
     attention_lows: Lows = field(default_factory=list)
     mlp_lows: Lows = field(default_factory=list)
 

@@ -14,7 +14,7 @@ from jinmaek.training.session import Session
 class RunListener:
     """What a run tells whoever watches it. Every method does nothing here: override the ones you want.
 
-    All are called from the training thread, between steps; none may touch the device.
+    All are called from the training thread; none may touch the device. A step is told while the next one is computed.
     """
 
     def on_phase(self, phase: str) -> None:

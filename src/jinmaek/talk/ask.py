@@ -13,7 +13,7 @@ from jinmaek.core.errors import RunError
 from jinmaek.store import RunDirectory
 from jinmaek.training.answer import answer
 from jinmaek.training.checkpoint import list_checkpoints
-from jinmaek.training.model import DTYPES, choose_device, load_base, load_tokenizer
+from jinmaek.training.model import DTYPES, base_kept, choose_device, load_base, load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def ask(run_dir: str | Path, question: str, *, base: bool = False, max_new_token
     adapter = _adapter(directory)
     tokenizer = load_tokenizer(recipe.model)
     device = choose_device()
-    plain: Any = load_base(recipe.model, recipe.train.precision, device)
+    plain: Any = load_base(recipe.model, recipe.train.precision, device, kept=base_kept(recipe.model, device))
     dtype = None if recipe.train.precision == "fp32" else DTYPES[recipe.train.precision]
 
     from peft import PeftModel

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
 from jinmaek.config.recipe import TrainSection
 from jinmaek.core.record import StepRecord
-from jinmaek.training.batches import BatchPlan
+from jinmaek.training.batches import Batch, BatchPlan
 from jinmaek.training.captures import Captures
 from jinmaek.training.checkpoint import save_checkpoint
 from jinmaek.training.evaluate import Evaluation, evaluate
@@ -51,30 +52,30 @@ class Loop:
     checkpoints: Path
     captures: Captures
     listener: Listener
+    _untold: StepOutcome | None = field(default=None, init=False)
+    _prepared: dict[int, list[Batch]] = field(default_factory=dict, init=False)
 
     def run(self, first_step: int = 1) -> tuple[int, StopReason | None]:
         """Run steps ``first_step`` … ``max_steps``; returns the last step tried and why it stopped early, if so.
 
-        Whatever the end, the state is saved as a checkpoint first.
+        Whatever the end, the state is saved as a checkpoint first. A step is told while the next one is computed;
+        a skipped one has no update to wait for and is told at once.
         """
-        pending: StepOutcome | None = None
         step, reason, saved = first_step - 1, None, first_step - 1
         if first_step == 1:
             self.evaluate(0)
         self.training.model.train()
         while step < self.max_steps and (reason := self.listener.stop_reason()) is None:
             step += 1
-            outcome = run_step(self.training, step, self.plan.batches(step))
+            batches = self._prepared.pop(step, None) or self.plan.batches(step)
+            outcome = run_step(self.training, step, batches, partial(self._meanwhile, step))
+            self._untold = outcome
             self.captures.after_step(self.training, step)
-            self._emit(pending)
-            pending = outcome
-            # A skipped step has no update to wait for: it is told at once.
             if not outcome.finite or self._due(step):
-                self._emit(outcome)
-                pending = None
+                self._tell()
             if self._due(step):
                 saved = self._between_steps(step, saved)
-        self._emit(pending)
+        self._tell()
         if saved < step:
             self.checkpoint(step)
         return step, reason
@@ -93,7 +94,14 @@ class Loop:
         path = save_checkpoint(self.training, self.checkpoints, step, self.settings.keep_checkpoints)
         self.listener.on_checkpoint(step, path)
 
-    def _emit(self, outcome: StepOutcome | None) -> None:
+    def _meanwhile(self, step: int) -> None:
+        """What the host does while the device computes ``step``: tell the one before, prepare the one after."""
+        self._tell()
+        if step < self.max_steps:
+            self._prepared[step + 1] = self.plan.batches(step + 1)
+
+    def _tell(self) -> None:
+        outcome, self._untold = self._untold, None
         if outcome is not None:
             self.listener.on_step(outcome.record())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from jinmaek.config.recipe import AdapterSection, Dtype, ModelSection
 from jinmaek.core.errors import ModelError
+from jinmaek.training.kept_base import KeptBase, kept_base
 from jinmaek.training.sources import builtin_path
 
 DTYPES: Mapping[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -63,10 +65,18 @@ def load_config(section: ModelSection) -> Any:
         raise ModelError("model.load_failed", name=section.name, error=_first_line(error)) from error
 
 
-def load_base(section: ModelSection, precision: Dtype, device: torch.device, *, fused: bool = False) -> Any:
+def load_base(
+    section: ModelSection,
+    precision: Dtype,
+    device: torch.device,
+    *,
+    fused: bool = False,
+    kept: KeptBase | None = None,
+) -> Any:
     """The base model on ``device``, quantised as asked, frozen, ready to be trained through.
 
-    ``fused``: for our own kernels, which compute norms in fp32 whatever they are stored in.
+    ``fused``: for our own kernels, which compute norms in fp32 whatever they are stored in; ``kept``: where it lies
+    in 4 bits (:func:`base_kept`), or is put for the next time.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -74,7 +84,7 @@ def load_base(section: ModelSection, precision: Dtype, device: torch.device, *, 
     _quiet_missing_cpu_kernels()
     from peft import prepare_model_for_kbit_training
 
-    model = _from_pretrained(section, precision, device)
+    model = _from_pretrained(section, precision, device, kept)
     model.config.use_cache = False
     if section.quantization == "none" or fused:
         model.requires_grad_(False)
@@ -87,21 +97,48 @@ def load_base(section: ModelSection, precision: Dtype, device: torch.device, *, 
     return model
 
 
-def _from_pretrained(section: ModelSection, precision: Dtype, device: torch.device) -> Any:
+def base_kept(section: ModelSection, device: torch.device) -> KeptBase | None:
+    """Where the quantised base is kept on disk; ``None`` where it is not.
+
+    Raises:
+        ModelError: the configuration cannot be loaded.
+    """
+    commit = getattr(load_config(section), "_commit_hash", None)
+    return kept_base(section, Path(_location(section)), commit, device)
+
+
+def _from_pretrained(section: ModelSection, precision: Dtype, device: torch.device, kept: KeptBase | None) -> Any:
+    if kept is not None and kept.is_whole:
+        try:
+            model = _read(str(kept.path), section, precision, device)
+        except ModelError:
+            kept.remove()
+        else:
+            # Adapters and manifests name what the user named.
+            model.name_or_path = model.config._name_or_path = _location(section)
+            return model
+    quantisation = {"quantization_config": _quantisation(section), **_hub_options(section)}
+    model = _read(_location(section), section, precision, device, **quantisation)
+    if kept is not None:
+        kept.write_meanwhile(model)
+    return model
+
+
+def _read(location: str, section: ModelSection, precision: Dtype, device: torch.device, **options: Any) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     quantised = section.quantization in ("nf4", "fp4")
     compute = section.compute_dtype if quantised else precision
     try:
         return AutoModelForCausalLM.from_pretrained(
-            _location(section),
+            location,
             dtype=DTYPES[compute],
             device_map={"": device},
             attn_implementation=section.attention,
-            quantization_config=_quantisation(section),
-            **_hub_options(section),
+            **options,
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError("model.load_failed", name=section.name, error=_first_line(error)) from error
 
 

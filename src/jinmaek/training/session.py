@@ -12,9 +12,11 @@ from jinmaek.core.errors import Problem
 from jinmaek.training.batches import BatchPlan
 from jinmaek.training.examples import DataSet, load_data
 from jinmaek.training.fusing import fuse_session_model, refusal
+from jinmaek.training.kept_base import KeptBase
 from jinmaek.training.model import (
     DTYPES,
     add_adapter,
+    base_kept,
     choose_device,
     group_of,
     load_base,
@@ -28,7 +30,11 @@ from jinmaek.training.step import Training
 
 @dataclass(slots=True)
 class Session:
-    """A run that is ready to start. ``kernels``: which ones compute it, and why not the fused ones, as a message."""
+    """A run that is ready to start.
+
+    ``kernels``: which ones compute it, and why not the fused ones, as a message; ``base_kept``: that the base was
+    read from, or is being put into, the folder of bases in 4 bits.
+    """
 
     recipe: Recipe
     tokenizer: Any
@@ -37,6 +43,7 @@ class Session:
     training: Training
     max_steps: int
     kernels: Problem
+    base_kept: Problem | None = None
 
     @property
     def groups(self) -> dict[str, int]:
@@ -95,7 +102,10 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int], ba
     device = choose_device()
     precision = recipe.train.precision
     refused = refusal(recipe, device)
-    base = load_base(recipe.model, precision, device, fused=refused is None) if base is None else base
+    kept = base_kept(recipe.model, device) if base is None else None
+    was_there = kept is not None and kept.is_whole
+    if base is None:
+        base = load_base(recipe.model, precision, device, fused=refused is None, kept=kept)
     model = add_adapter(base, recipe.adapter, recipe.train.seed)
     fused, kernels = (None, refused) if refused is not None else fuse_session_model(recipe, model)
     params = trainable(model)
@@ -113,4 +123,10 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int], ba
         fused=fused,
     )
     assert all(weight.dtype == torch.float32 for weight in params.values()), "adapter weights train in fp32"
-    return Session(recipe, tokenizer, data, plan, training, max_steps, kernels)
+    return Session(recipe, tokenizer, data, plan, training, max_steps, kernels, _told(kept, was_there=was_there))
+
+
+def _told(kept: KeptBase | None, *, was_there: bool) -> Problem | None:
+    if kept is None or not (was_there or kept.writing):
+        return None
+    return Problem("model.base_read" if kept.is_whole and was_there else "model.base_written", {"path": kept.path})

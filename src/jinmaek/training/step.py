@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +50,19 @@ class Training:
     fused: FusedModel | None = None
 
 
-def run_step(training: Training, step: int, batches: Sequence[Batch]) -> StepOutcome:
-    """Run step ``step`` on its microbatches; the optimizer moves only if loss and gradient are finite."""
+def nothing() -> None:
+    """What the host does while the device computes, where there is nothing to do."""
+
+
+def run_step(
+    training: Training, step: int, batches: Sequence[Batch], meanwhile: Callable[[], None] = nothing
+) -> StepOutcome:
+    """Run step ``step`` on its microbatches; the optimizer moves only if loss and gradient are finite.
+
+    ``meanwhile`` is called once, between launching the backward pass and waiting for it.
+    """
     started = time.perf_counter()
-    outcome = measure_step(training, step, batches)
+    outcome = measure_step(training, step, batches, meanwhile)
     params = list(training.params.values())
     if outcome.finite:
         before = copies(params)
@@ -67,14 +76,18 @@ def run_step(training: Training, step: int, batches: Sequence[Batch]) -> StepOut
     return outcome.timed(started)
 
 
-def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> StepOutcome:
+def measure_step(
+    training: Training, step: int, batches: Sequence[Batch], meanwhile: Callable[[], None] = nothing
+) -> StepOutcome:
     """The part of a step that changes no state: forward, backward, unscaled gradient, its norm.
 
-    Afterwards the parameters hold the unscaled gradient. The host has waited for the device.
+    ``meanwhile``: see :func:`run_step`. Afterwards the parameters hold the unscaled gradient, and the host has waited
+    for the device.
     """
     num_loss_tokens = sum(batch.num_loss_tokens for batch in batches)
     outcome = StepOutcome(training, step, batches, num_loss_tokens, _lr(training))
     if num_loss_tokens == 0:  # nothing to learn is no loss of 0
+        meanwhile()
         return outcome
     seed = step_seed(training.seed, step)
     seed_generators(training.device, seed)
@@ -89,7 +102,9 @@ def measure_step(training: Training, step: int, batches: Sequence[Batch]) -> Ste
     outcome.loss_scale = _unscale(training)
     norms = torch.stack(torch._foreach_norm([_grad(weight) for weight in training.params.values()]))
     outcome.grad_norm = torch.linalg.vector_norm(norms)
-    outcome.read(loss, outcome.grad_norm, norms)
+    outcome.send(loss, outcome.grad_norm, norms)
+    meanwhile()
+    outcome.receive()
     return outcome
 
 
@@ -204,11 +219,8 @@ class StepOutcome:
         self._seconds = math.nan
 
     @torch.no_grad()
-    def read(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: torch.Tensor) -> None:
-        """Bring the step's numbers to the host: the one place where it waits for the device.
-
-        ``norms``: fp32 [tensors], of the gradients.
-        """
+    def send(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: torch.Tensor) -> None:
+        """Start bringing the step's numbers to the host; ``norms``: fp32 [tensors], of the gradients."""
         weights = torch.stack(torch._foreach_norm(list(self._training.params.values())))
         scale = self.loss_scale if self.loss_scale is not None else torch.ones_like(loss)
         numbers = [torch.stack([loss, grad_norm, scale]), norms, weights, self.first.on_device(loss)]
@@ -216,8 +228,13 @@ class StepOutcome:
         # The digest is of the others alone: runs that were recorded before the last one was are still reproduced.
         self._values, self._first_norm = whole[:-1], whole[-1]
         self._record_event()
+
+    def receive(self) -> None:
+        """Wait for the numbers that were sent: the one place where the host waits for the device."""
         self._wait()
         values = self._values
+        if values is None:
+            return
         self.finite = bool(torch.isfinite(values[0]) and torch.isfinite(values[1]))
         self.used_scale = None if self.loss_scale is None else float(values[2])
 
