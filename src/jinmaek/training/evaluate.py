@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from jinmaek.core.record import EvaluationRecord
-from jinmaek.training.batches import pad
+from jinmaek.training.batches import IGNORED, Batch, pad
 from jinmaek.training.examples import Example
-from jinmaek.training.step import Training, token_losses
+from jinmaek.training.fusing import row_of
+from jinmaek.training.step import Training, cross_entropy
 
 _DIGITS = 6  # significant ones that are kept of an example's loss
 
@@ -69,6 +70,14 @@ def evaluate(
         training.model.train()
     order = [place for group in groups for place in group]
     return _summed(examples, order, torch.cat(found).double().cpu().numpy())
+
+
+def token_losses(training: Training, batch: Batch) -> torch.Tensor:
+    """Negative log-likelihood of each loss token of the batch, in order, fp32 [loss tokens], in nats, as evaluated."""
+    if training.fused is not None:
+        return training.fused.token_losses(row_of(batch, training.fused))
+    places = torch.from_numpy(np.flatnonzero(batch.targets.numpy() != IGNORED))
+    return cross_entropy(training, batch, "none")[places.to(training.device)]
 
 
 def _all_learnt(example: Example) -> Example:

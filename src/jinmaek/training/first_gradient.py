@@ -28,8 +28,8 @@ class FirstGradient:
         """fp32 [1], still scaled; 0 where there is none."""
         return torch.zeros_like(like)[None] if self._norm is None else self._norm[None]
 
-    def unscaled(self, norm: float, scale: float | None, num_in_step: int) -> float | None:
+    def unscaled(self, norm: torch.Tensor | None, scale: float | None, num_in_step: int) -> float | None:
         """``norm``, :meth:`on_device` on the host, as that of the mean over the microbatch's own tokens."""
-        if self.num_loss_tokens is None:
+        if self.num_loss_tokens is None or norm is None:
             return None
-        return norm / (1.0 if scale is None else scale or math.nan) * num_in_step / self.num_loss_tokens
+        return float(norm) / (1.0 if scale is None else scale or math.nan) * num_in_step / self.num_loss_tokens

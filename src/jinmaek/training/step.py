@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -128,18 +127,10 @@ def summed_loss(training: Training, batch: Batch) -> torch.Tensor:
     """
     if training.fused is not None:
         return training.fused.loss(row_of(batch, training.fused))
-    return _cross_entropy(training, batch, "sum")
+    return cross_entropy(training, batch, "sum")
 
 
-def token_losses(training: Training, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood of each loss token of the batch, in order, fp32 [loss tokens], in nats, as evaluated."""
-    if training.fused is not None:
-        return training.fused.token_losses(row_of(batch, training.fused))
-    places = torch.from_numpy(np.flatnonzero(batch.targets.numpy() != IGNORED))
-    return _cross_entropy(training, batch, "none")[places.to(training.device)]
-
-
-def _cross_entropy(training: Training, batch: Batch, reduction: str) -> torch.Tensor:
+def cross_entropy(training: Training, batch: Batch, reduction: str) -> torch.Tensor:
     """By plain PyTorch, fp32 [] or [rows · tokens]."""
     batch = batch.to(training.device)
     with autocast(training.device, training.dtype):
@@ -269,9 +260,7 @@ class StepOutcome:
             update_ratio=self._update_ratio(),
             example_ids=tuple(name for batch in self._batches for name in batch.example_ids),
             groups=None if known is None else self._groups(known),
-            first_grad_norm=None
-            if self._first_norm is None
-            else self.first.unscaled(float(self._first_norm), self.used_scale, self._num_loss_tokens),
+            first_grad_norm=self.first.unscaled(self._first_norm, self.used_scale, self._num_loss_tokens),
             first_loss_tokens=self.first.num_loss_tokens,
             digest=None if known is None else hashlib.blake2b(known.numpy().tobytes(), digest_size=8).hexdigest(),
         )
