@@ -184,7 +184,7 @@ def test_other_documents_of_a_row_change_no_bit_of_a_documents_hidden_state(monk
 
     def head_loss(hidden, *_):
         seen.append(hidden.clone())
-        return torch.zeros(()), None
+        return torch.zeros(1), None
 
     monkeypatch.setattr(module, "head_loss", head_loss)
     ids, targets, row = row_of_random(LENGTHS, 300)

@@ -201,8 +201,9 @@ def test_the_loss_head_over_the_tokens_that_are_learnt(whole):
     wide = hidden.double().requires_grad_()
     expected = functional.cross_entropy((wide @ head.double().t())[counted], targets[counted], reduction="sum")
     (expected * 0.25).backward()
-    loss, grad = head_loss(hidden, head, targets, learnt, torch.tensor([0.25]))
-    assert relative(loss, expected) < EXACT
+    losses, grad = head_loss(hidden, head, targets, learnt, torch.tensor([0.25]))
+    assert losses.shape == learnt.shape
+    assert relative(losses.sum(), expected) < EXACT
     assert relative(grad, wide.grad) < EXACT
     assert head_loss(hidden, head, targets, learnt, None)[1] is None
 

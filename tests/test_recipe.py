@@ -6,8 +6,9 @@ import tomllib
 import pytest
 
 from jinmaek.config import builtin_recipes, load_recipe, recipe_from_dict
-from jinmaek.config.load import _FOREIGN_NAMES, defaults, flat
+from jinmaek.config.load import _FOREIGN_NAMES, defaults
 from jinmaek.core.errors import RecipeError
+from jinmaek.core.manifest import flat
 
 FOUNDING = "koalpaca-polyglot-12.8b"
 FOUNDING_SETTINGS = {

@@ -1,7 +1,7 @@
 """jinmaek (진맥): QLoRA fine-tuning that cannot fail silently.
 
 Everything the commands do is a function here: :func:`train`, :func:`resume`, :func:`ask`, :func:`diagnose`,
-:func:`prove`, :func:`prove_against`, :func:`load_recipe`, :func:`read_steps`. Each is imported when it is first
+:func:`compare`, :func:`prove`, :func:`prove_against`, :func:`load_recipe`, :func:`read_steps`. Each is imported when it is first
 used: reading a log must not wait for torch, nor for pydantic.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jinmaek.core.comparison import Comparison
 from jinmaek.core.errors import DataError, JinmaekError, LogError, ModelError, RecipeError, RunError, StorageError
 from jinmaek.core.finding import Diagnosis, Finding
 from jinmaek.core.parting import Parting
@@ -18,6 +19,7 @@ from jinmaek.core.verdict import Verdict
 from jinmaek.store import read_steps
 
 if TYPE_CHECKING:
+    from jinmaek.comparison import compare_paths as compare
     from jinmaek.config import Recipe, builtin_recipes, load_recipe
     from jinmaek.detect import diagnose_path as diagnose
     from jinmaek.pulse import RunResult, resume, train
@@ -30,6 +32,7 @@ _LATER = {
     "builtin_recipes": ("jinmaek.config", "builtin_recipes"),
     "load_recipe": ("jinmaek.config", "load_recipe"),
     "diagnose": ("jinmaek.detect", "diagnose_path"),
+    "compare": ("jinmaek.comparison", "compare_paths"),
     "train": ("jinmaek.pulse", "train"),
     "resume": ("jinmaek.pulse", "resume"),
     "RunResult": ("jinmaek.pulse", "RunResult"),
@@ -40,6 +43,7 @@ _LATER = {
 }
 
 __all__ = [
+    "Comparison",
     "DataError",
     "Diagnosis",
     "Finding",
@@ -57,6 +61,7 @@ __all__ = [
     "Verdict",
     "ask",
     "builtin_recipes",
+    "compare",
     "diagnose",
     "load_recipe",
     "prove",

@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a fault of jinmaek itself; 2 bad input (recipe, data, mode
 stopped, or learnt nothing; 130 interrupted by Ctrl-C (saved). ``diagnose``: 0 nothing wrong found, 1 found.
 ``prove``: 0 the step is healthy (the runs are alike), 1 a cause is shown, 3 undecided or not reproduced.
 ``sweep``: 0 every trial succeeded, 3 some did not or were not run.
+``compare --equivalent``: 0 equivalent, 1 different, 3 not enough evidence; ``compare`` alone: 0.
 """
 
 from __future__ import annotations
@@ -170,6 +171,21 @@ def sweep(  # noqa: PLR0913, PLR0917 (typer reads the options from the parameter
     options = SweepOptions(out=out, budget=budget, jobs=jobs, engine=engine, dry_run=dry_run, as_json=as_json)
     asked = Asked(recipe, tuple(settings or ()), tuple(vary or ()), seeds, design, controlled, find, between, steps)
     raise typer.Exit(run_sweep(asked, resume, options, checked_lang(lang)))
+
+
+@app.command(help=_help("compare"))
+def compare(
+    paths: Annotated[list[str], typer.Argument(help=_help("compare_paths"), metavar="RUN")],
+    equivalent: Annotated[bool, typer.Option("--equivalent", help=_help("equivalent"))] = False,
+    margin: Annotated[float | None, typer.Option("--margin", help=_help("margin"))] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=_help("json"))] = False,
+    lang: LangOption = _LANG,
+) -> None:
+    """Hold runs against each other."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.comparison import compare_runs
+
+    raise typer.Exit(compare_runs(paths, spoken, equivalent=equivalent, margin=margin, as_json=as_json))
 
 
 @app.command(help=_help("rules"))

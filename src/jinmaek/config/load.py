@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from jinmaek.config.recipe import Recipe
 from jinmaek.config.relevance import conflict_problems, ignored_problems
 from jinmaek.core.errors import Problem, RecipeError
+from jinmaek.core.manifest import flat
 
 _ABSENT = object()
 
@@ -177,16 +178,6 @@ def _unknown_key(loc: Sequence[str]) -> Problem:
         return Problem("recipe.unknown_key_close", {"key": key, "close": close[0]})
     siblings = [name for name in known if len(loc) == 1 or name.startswith(f"{loc[0]}.")]
     return Problem("recipe.unknown_key", {"key": key, "known": ", ".join(siblings or list(Recipe.model_fields))})
-
-
-def flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``section.key`` -> value for every key that is written down."""
-    return {
-        f"{section}.{key}": value
-        for section, table in values.items()
-        if isinstance(table, Mapping)
-        for key, value in table.items()
-    }
 
 
 def defaults() -> dict[str, Any]:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jinmaek.core.limits import Limits
+
 Severity = Literal["error", "warning", "note"]
 """error: the run is broken; warning: part of it is, or something is about to be; note: worth knowing, no fault."""
 
@@ -81,6 +83,7 @@ class Diagnosis:
         last_healthy_step: last step before the first error; ``None`` if there is no error or nothing before it.
         last_healthy_checkpoint: the newest saved state that the fault had not reached, if the log names one.
         unread: lines that looked like records and could not be read.
+        limits: why it does not improve, or not faster; ``None`` while the run goes on.
     """
 
     source: str
@@ -98,3 +101,4 @@ class Diagnosis:
     last_healthy_step: int | None = None
     last_healthy_checkpoint: str | None = None
     unread: int = 0
+    limits: Limits | None = None

@@ -47,6 +47,10 @@ class StepRecord:
         digest: hash of the exact bits of loss and gradient norms; equal digests mean the same step.
         num_steps: steps that the record sums up, ``step`` being the last of them (other trainers' logs print a
             line every ten steps, say; jinmaek's own records are always of one step).
+        first_grad_norm: 2-norm of the gradient of the step's first microbatch alone, the mean over its own
+            ``first_loss_tokens``, unscaled; ``None`` where one microbatch is the whole step. Held against
+            ``grad_norm`` it gives the gradient noise scale (:mod:`jinmaek.detect.noise_scale`).
+        first_loss_tokens: tokens of that microbatch that counted in the loss.
         epoch: passes over the data so far, as a foreign log printed it.
         token_accuracy: share of tokens guessed right, as a foreign log printed it.
     """
@@ -66,18 +70,35 @@ class StepRecord:
     example_ids: tuple[str, ...] | None = None
     groups: Mapping[str, GroupStats] | None = None
     digest: str | None = None
+    first_grad_norm: float | None = None
+    first_loss_tokens: int | None = None
     num_steps: int = 1
     epoch: float | None = None
     token_accuracy: float | None = None
 
 
+def same_step(one: StepRecord, other: StepRecord) -> bool:
+    """Whether two records are of one and the same step: by digest, or without one by loss and gradient norm."""
+    if one.digest is not None and other.digest is not None:
+        return one.digest == other.digest
+    return repr((one.loss, one.grad_norm)) == repr((other.loss, other.grad_norm))  # NaN is NaN
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationRecord:
-    """Held-out loss after ``step`` steps, mean nats a token; NaN where it was seen and not finite."""
+    """Held-out loss after ``step`` steps, mean nats a token; NaN where it was seen and not finite.
+
+    ``example_losses``: the same of each held-out example, in the order of the run's ``held_out`` list;
+    ``prompt_loss``, ``answer_loss``: mean nats a token of the held-out prompts, learnt or not, and of the answers.
+    ``None``: not measured.
+    """
 
     step: int
     loss: float
     epoch: float | None = None
+    example_losses: tuple[float, ...] | None = None
+    prompt_loss: float | None = None
+    answer_loss: float | None = None
 
 
 RemarkKind = Literal[
@@ -116,6 +137,7 @@ class RunFacts:
             its rise, in optimizer steps; ``peak_lr`` its highest value.
         steps_per_epoch: optimizer steps of one pass over the data.
         versions: versions of packages.
+        num_weights: trainable weights.
         data: counts that jinmaek's data report holds (``num_examples``, ``num_truncated`` …).
     """
 
@@ -137,6 +159,7 @@ class RunFacts:
     betas: tuple[float, float] = (0.9, 0.999)
     steps_per_epoch: float | None = None
     vocab_size: int | None = None
+    num_weights: int | None = None
     versions: Mapping[str, str | None] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
 

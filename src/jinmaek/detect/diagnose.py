@@ -11,9 +11,13 @@ from typing import Protocol
 from jinmaek.core.finding import Diagnosis, Finding, RuleResult
 from jinmaek.core.record import EvaluationRecord, Item, Remark, RunFacts, StepRecord
 from jinmaek.detect.conclude import TWO_RUNS, conclude
+from jinmaek.detect.limits import find_limits
 from jinmaek.detect.panel import Panel
 from jinmaek.detect.steps import Numbering, infer_steps
+from jinmaek.detect.trace import Trace
 from jinmaek.ingest import find_logs
+
+Watch = Callable[[Item, Trace], None]
 
 MAX_NUMBERED = 200_000  # records of a log without steps that are held at once to number them
 
@@ -53,7 +57,11 @@ class Diagnosed:
 
 
 def diagnose(
-    source: Source, others: Sequence[Diagnosed] = (), progress: Callable[[int], None] = lambda num: None
+    source: Source,
+    others: Sequence[Diagnosed] = (),
+    progress: Callable[[int], None] = lambda num: None,
+    *,
+    watch: Watch | None = None,
 ) -> Diagnosed:
     """Judge a run by all rules.
 
@@ -61,6 +69,7 @@ def diagnose(
         source: the log; it is read once.
         others: runs diagnosed before, to compare the schedule with.
         progress: told the number of items read, every few thousand.
+        watch: given each item, and the run up to and with it.
 
     Raises:
         LogError: from the source, if it cannot be read.
@@ -77,6 +86,8 @@ def diagnose(
     observe = panel.observe
     for count, item in enumerate(items, 1):
         observe(item)
+        if watch is not None:
+            watch(item, panel.trace)
         if not count % 4096:
             progress(count)
     return _diagnosed(panel, source, others, inferred=numbering is not None)
@@ -97,6 +108,7 @@ def diagnose_path(path: str | Path) -> list[Diagnosis]:
 def _diagnosed(panel: Panel, source: Source, others: Sequence[Diagnosed], *, inferred: bool) -> Diagnosed:
     trace = panel.trace
     diagnosis = conclude(panel, source.name, source.unread, steps_inferred=inferred)
+    diagnosis = replace(diagnosis, limits=find_limits(trace, diagnosis))
     schedule = trace.numbering
     length = schedule.schedule_steps if schedule is not None else trace.facts.schedule_steps or trace.facts.max_steps
     mine = Diagnosed(

@@ -9,6 +9,7 @@ from jinmaek.core.record import EvaluationRecord, Remark, RunFacts, StepRecord
 from jinmaek.detect.curve import Curve
 from jinmaek.detect.episodes import Episodes
 from jinmaek.detect.epochs import Epochs
+from jinmaek.detect.learning_facts import LearningFacts
 from jinmaek.detect.level import ENOUGH, SIZE, Level
 from jinmaek.detect.odometer import Odometer, Reading
 from jinmaek.detect.steps import Numbering
@@ -54,6 +55,7 @@ class Trace:
         self.grads = Curve()
         self.head: list[tuple[int, float]] = []
         self.epochs = Epochs()
+        self.learning = LearningFacts(facts)
         self.episodes = Episodes()
         self.evaluations: list[EvaluationRecord] = []
         self.remarks: list[Remark] = []
@@ -77,6 +79,7 @@ class Trace:
         self.epoch = record.epoch if record.epoch is not None or not per_epoch else record.step / per_epoch
         self._read_loss(record)
         self._read_lr(record)
+        self.learning.add(record, self.reading)
         self._note_fields(record)
         self.fault = self.episodes.add(self)
         self._learn(record)

@@ -9,6 +9,7 @@ from typing import Any
 from jinmaek.core.finding import Diagnosis, Finding, RuleResult
 from jinmaek.core.text import Lang, catalogue, say
 from jinmaek.explain.evidence import details
+from jinmaek.explain.limits import tell_limits
 from jinmaek.explain.told import Measure, RuledOut, ToldDiagnosis, ToldFinding, ToldRule
 
 SAFE, CHANGING = "+ ", "! "
@@ -34,6 +35,7 @@ def explain(diagnosis: Diagnosis, lang: Lang) -> ToldDiagnosis:
         rules=tuple(told_rule(result, lang) for result in diagnosis.rules),
         coverage=_coverage(diagnosis, lang),
         gaps=_gaps(diagnosis.rules, lang),
+        limits=tell_limits(diagnosis.limits, lang) if diagnosis.limits is not None else None,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jinmaek.core.finding import Confidence, Health, Outcome, Severity, Weights
 from jinmaek.core.text import Lang
+from jinmaek.explain.limits import ToldLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,7 @@ class ToldDiagnosis:
         rules: every rule's outcome.
         coverage: what was read, and how far it reaches.
         gaps: what could not be checked and what it needs; ``None`` if everything was.
+        limits: why it does not improve, or not faster; ``None`` where that was not asked.
     """
 
     source: str
@@ -107,3 +109,4 @@ class ToldDiagnosis:
     rules: tuple[ToldRule, ...]
     coverage: str
     gaps: str | None
+    limits: ToldLimits | None = None

@@ -175,13 +175,27 @@ def _item(event: Mapping[str, Any]) -> Item | None:
     kind = event.get("event")
     step = to_count(to_number(event.get("num_steps" if kind == "end" else "step")))
     if kind == "evaluation":
-        loss = to_number(event.get("loss"))
-        return None if loss is None or step is None else EvaluationRecord(step=step, loss=loss)
+        return None if step is None else _evaluation(event, step)
     if kind == "checkpoint":
         return Remark(kind="checkpoint", step=step, text=str(event.get("path", "")))
     if kind == "resumed":
         return Remark(kind="resumed", step=step)
     return Remark(kind="end", step=step, text=str(event.get("end", ""))) if kind == "end" else None
+
+
+def _evaluation(event: Mapping[str, Any], step: int) -> EvaluationRecord | None:
+    loss = to_number(event.get("loss"))
+    if loss is None:
+        return None
+    losses = [to_number(each) for each in event.get("example_losses") or ()]
+    known = tuple(each for each in losses if each is not None)
+    return EvaluationRecord(
+        step=step,
+        loss=loss,
+        example_losses=known if known and len(known) == len(losses) else None,
+        prompt_loss=to_number(event.get("prompt_loss")),
+        answer_loss=to_number(event.get("answer_loss")),
+    )
 
 
 def _merged(records: Iterator[Item], beside: list[tuple[int, Item]]) -> Iterator[Item]:
@@ -222,6 +236,7 @@ def note_manifest(manifest: Mapping[str, Any], facts: RunFacts) -> None:
     facts.warmup_steps = to_count(to_number(optim.get("warmup_steps")))
     facts.weight_decay = to_number(optim.get("weight_decay"))
     facts.vocab_size = to_count(to_number(manifest.get("vocab_size")))
+    facts.num_weights = to_count(to_number(_table(manifest, "trainable").get("num_weights")))
     facts.steps_per_epoch = to_number(manifest.get("steps_per_epoch"))
     betas = to_number(optim.get("beta1")), to_number(optim.get("beta2"))
     if betas[0] is not None and betas[1] is not None:

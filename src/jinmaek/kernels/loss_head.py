@@ -58,7 +58,7 @@ def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, weight: torch.Te
 def head_loss(
     hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, learnt: torch.Tensor, weight: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Summed loss of the tokens that are learnt, and the gradient of ``hidden``.
+    """Loss of each token that is learnt, and the gradient of ``hidden``.
 
     Args:
         hidden: [tokens, hidden size], half precision.
@@ -68,7 +68,7 @@ def head_loss(
         weight: fp32 [1], what each of them counts in the gradient; ``None``: no gradient is wanted.
 
     Returns:
-        Sum of the losses, fp32 [], not weighted; gradient like ``hidden``, 0 where nothing is learnt.
+        Losses, fp32 [n] in the order of ``learnt``, not weighted; gradient like ``hidden``, 0 where nothing is learnt.
     """
     whole = learnt.numel() == hidden.shape[0]
     # Every value is written below, or starts as the 0 of a token that is not learnt.
@@ -82,4 +82,4 @@ def head_loss(
             torch.mm(logits, head, out=grad[at : at + _CHUNK])
         elif grad is not None:
             grad[chosen] = logits @ head
-    return torch.cat(losses).sum(), grad
+    return torch.cat(losses), grad

@@ -70,14 +70,22 @@ class FusedModel:
             self._recorded = Recorded(self._loss, params, row)
         return self._recorded.loss(row, seed, weight)
 
+    @torch.no_grad()
+    def token_losses(self, row: Row) -> torch.Tensor:
+        """Negative log-likelihood of each learnt token, fp32 [n] in the order of ``row.learnt``, without dropout."""
+        return self._losses(row, None, None)
+
     def _from_graph(self, row: Row) -> bool:
         tokens = row.ids.numel()
         if row.ids.device.type != "cuda" or tokens != self.fixed_tokens or row.learnt.numel() != tokens:
             return False
         return self._recorded is not None or not self.plan(tokens).offload  # copies to the host cannot be recorded
 
-    @torch.no_grad()
     def _loss(self, row: Row, seed: torch.Tensor | None, weight: torch.Tensor | None) -> torch.Tensor:
+        return self._losses(row, seed, weight).sum()
+
+    @torch.no_grad()
+    def _losses(self, row: Row, seed: torch.Tensor | None, weight: torch.Tensor | None) -> torch.Tensor:
         refresh(self._adapters)
         shared = Pass(row.documents, self.rotary, seed)
         stream = Stream(self._embedded(row))
@@ -85,11 +93,11 @@ class FusedModel:
         layers = self._forward(stream, shared, plan)
         hidden = torch.empty(stream.x.shape, device=stream.x.device, dtype=self.dtypes.attention)
         stream.normalise([self.final_norm], [hidden])
-        loss, grad = head_loss(hidden, self.head, row.targets, row.learnt, weight)
+        losses, grad = head_loss(hidden, self.head, row.targets, row.learnt, weight)
         del hidden
         if grad is not None:
             self._backward(stream.x, grad, layers, shared)
-        return loss
+        return losses
 
     def _embedded(self, row: Row) -> torch.Tensor:
         embedded = self.embedding[row.ids]

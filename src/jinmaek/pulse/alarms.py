@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jinmaek.core.finding import Confidence, Diagnosis, Finding, Severity
 from jinmaek.core.record import Item, Remark, RunFacts
 from jinmaek.detect import Panel, conclude
+from jinmaek.detect.limits import find_limits
 
 _GRAVITY: dict[Severity, int] = {"note": 0, "warning": 1, "error": 2}
 _SURENESS: dict[Confidence, int] = {"possible": 0, "likely": 1, "established": 2}
@@ -41,6 +44,11 @@ class Alarms:
     def diagnosis(self, name: str) -> Diagnosis:
         """The whole answer up to now."""
         return conclude(self.panel, name, 0, steps_inferred=False)
+
+    def conclusion(self, name: str) -> Diagnosis:
+        """The answer at the run's end, with what limits it."""
+        diagnosis = self.diagnosis(name)
+        return replace(diagnosis, limits=find_limits(self.panel.trace, diagnosis))
 
     def _is_new(self, finding: Finding) -> bool:
         return finding.severity != "note" and _weight(finding) > self._told.get(finding.id, (-1, -1))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from jinmaek.core.codec import plain
 from jinmaek.core.finding import Finding
-from jinmaek.core.record import EvaluationRecord, Remark, StepRecord
+from jinmaek.core.record import Remark, StepRecord
 from jinmaek.pulse.alarms import Alarms
 from jinmaek.pulse.listener import RunListener
 from jinmaek.pulse.result import SkippedStreak
@@ -115,9 +115,12 @@ class Recorder:
             loss=evaluation.loss,
             num_loss_tokens=evaluation.num_loss_tokens,
             num_examples=evaluation.num_examples,
+            prompt_loss=evaluation.prompt_loss,
+            answer_loss=evaluation.answer_loss,
+            example_losses=evaluation.example_losses,
         )
         self._listener.on_evaluation(step, evaluation)
-        self._tell(self.alarms.observe(EvaluationRecord(step=step, loss=evaluation.loss)))
+        self._tell(self.alarms.observe(evaluation.record(step)))
 
     def on_checkpoint(self, step: int, path: Path) -> None:
         """Note the checkpoint."""

@@ -26,6 +26,7 @@ from jinmaek.training.answer import answer
 from jinmaek.training.captures import Captures
 from jinmaek.training.checkpoint import list_checkpoints, load_checkpoint, save_adapter, write_whole
 from jinmaek.training.determinism import repeatable
+from jinmaek.training.fingerprint import content_keys
 from jinmaek.training.loop import Loop
 from jinmaek.training.manifest import check_same, make_manifest
 from jinmaek.training.model import choose_device
@@ -64,6 +65,7 @@ def train(
         _check_room(session, path)
         manifest = make_manifest(session, determinism)
         directory.write_manifest(manifest)
+        _name_held_out(session, directory)
         listener.on_ready(session, path)
         _ask(session, directory, listener, trained=False)
         return _run_to_end(session, directory, listener, interrupted, _alarms(manifest), first_step=1)
@@ -184,6 +186,14 @@ def _run_to_end(
     return result
 
 
+def _name_held_out(session: Session, directory: RunDirectory) -> None:
+    """By content, in the order of every evaluation's ``example_losses``: so runs are paired example by example."""
+    held_out = session.data.held_out
+    if held_out:
+        counts = [example.num_loss_tokens for example in held_out]
+        directory.append_event("held_out", keys=content_keys(held_out), num_loss_tokens=counts)
+
+
 def _ask(session: Session, directory: RunDirectory, listener: RunListener, *, trained: bool) -> None:
     section = session.recipe.samples
     if section.questions:
@@ -238,7 +248,7 @@ def _result(
         held_out_after=losses.get(step) if step else None,
         seconds=recorder.seconds,
         num_tokens=recorder.num_tokens,
-        diagnosis=recorder.alarms.diagnosis(str(directory.path)),
+        diagnosis=recorder.alarms.conclusion(str(directory.path)),
         streak=recorder.guard.streak if end in ("skipped_steps", "no_updates") else None,
         samples=tuple(
             (question, asked[False].get(question), asked[True].get(question))

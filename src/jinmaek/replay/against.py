@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jinmaek.core.errors import RunError
+from jinmaek.core.manifest import differing_settings, manifest_differences
 from jinmaek.core.parting import Explanation, Parting, PartingOutcome, Place
-from jinmaek.core.record import StepRecord
+from jinmaek.core.record import StepRecord, same_step
 from jinmaek.core.verdict import Difference
 from jinmaek.replay.against_explain import Trials, not_swappable, untried
-from jinmaek.replay.against_runs import Replayed, replay_run, same_step
-from jinmaek.replay.against_settings import differing_settings, manifest_differences
+from jinmaek.replay.against_runs import Replayed, replay_run
 from jinmaek.replay.against_trace import Trace, distance, first_parting, place_at
 from jinmaek.store import RunDirectory, read_steps
 from jinmaek.training.model import choose_device

@@ -14,18 +14,12 @@ import torch
 
 from jinmaek.config import Recipe, recipe_from_dict
 from jinmaek.core.errors import JinmaekError, RecipeError
+from jinmaek.core.manifest import Manifest, differing_settings, is_inert
 from jinmaek.core.parting import Explanation, ExplanationReason, PlaceKind
 from jinmaek.core.record import StepRecord
 from jinmaek.core.verdict import Difference
 from jinmaek.replay.against_runs import MOST_STEPS, is_recorded, release_memory, said_by
-from jinmaek.replay.against_settings import (
-    Manifest,
-    differing_settings,
-    in_order,
-    is_inert,
-    mixed_values,
-    other_content,
-)
+from jinmaek.replay.against_settings import in_order, mixed_values, other_content
 from jinmaek.replay.scene import Scene
 from jinmaek.store import RunDirectory
 from jinmaek.training.determinism import repeatable

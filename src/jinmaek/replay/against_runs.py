@@ -11,7 +11,7 @@ import torch
 
 from jinmaek.core.errors import JinmaekError
 from jinmaek.core.parting import Replay, Side
-from jinmaek.core.record import StepRecord
+from jinmaek.core.record import StepRecord, same_step
 from jinmaek.replay.against_trace import Trace, trace_measure, trace_update
 from jinmaek.replay.scene import Scene, Start, opened
 
@@ -24,13 +24,6 @@ class Replayed:
 
     replay: Replay
     trace: Trace
-
-
-def same_step(one: StepRecord, other: StepRecord) -> bool:
-    """Whether two records are of one and the same step: by digest, or without one by loss and gradient norm."""
-    if one.digest is not None and other.digest is not None:
-        return one.digest == other.digest
-    return repr((one.loss, one.grad_norm)) == repr((other.loss, other.grad_norm))  # NaN is NaN
 
 
 def is_recorded(scene: Scene, reading: StepRecord) -> bool:

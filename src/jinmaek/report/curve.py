@@ -37,6 +37,41 @@ def draw_curve(series: Sequence[Column], onset: int | None, width: int, height: 
     return [*lines, f"{'':>{margin}} └" + _axis(columns, onset, series[-1][0])]
 
 
+def draw_curves(runs: Sequence[tuple[str, Sequence[Column]]], width: int, height: int = 8) -> list[str]:
+    """Losses of several runs over each other, each drawn by its letter; ``*`` where more than one falls in a cell.
+
+    ``runs``: (letter, (step, loss) in order); losses that were not finite are left out. Too few points give no lines.
+    """
+    finite = [(name, _finite(series)) for name, series in runs]
+    points = [point for _, series in finite for point in series]
+    if any(len(series) < FEWEST for _, series in finite):
+        return []
+    top, low = _top([loss for _, loss in points]), min(loss for _, loss in points)
+    first, last = min(step for step, _ in points), max(step for step, _ in points)
+    labels = {0: f"{top:.3g}", height - 1: f"{low:.3g}"}
+    margin = max(map(len, labels.values()))
+    count = max(10, min(width - margin - 2, MOST_COLUMNS))
+    grid = [[" "] * count for _ in range(height)]
+    for name, series in finite:
+        for column, loss in _means(series, first, last, count).items():
+            row = height - 1 - round((min(loss, top) - low) / (top - low or 1.0) * (height - 1))
+            grid[row][column] = name[:1] if grid[row][column] == " " else "*"
+    lines = [f"{labels.get(row, ''):>{margin}} │" + "".join(cells).rstrip() for row, cells in enumerate(grid)]
+    return [*lines, f"{'':>{margin}} └{first}".ljust(margin + 2 + count - len(str(last))) + str(last)]
+
+
+def _finite(series: Sequence[Column]) -> list[tuple[int, float]]:
+    return [(step, loss) for step, loss in series if loss is not None and math.isfinite(loss)]
+
+
+def _means(series: Sequence[tuple[int, float]], first: int, last: int, count: int) -> dict[int, float]:
+    """Column -> mean loss of the steps that fall into it."""
+    columns: dict[int, list[float]] = {}
+    for step, loss in series:
+        columns.setdefault((step - first) * count // (last - first + 1), []).append(loss)
+    return {column: sum(losses) / len(losses) for column, losses in columns.items()}
+
+
 def _top(seen: Sequence[float]) -> float:
     usual = median([abs(value) for value in seen if value]) if any(seen) else 1.0
     highest = max(seen)

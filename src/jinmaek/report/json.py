@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from jinmaek.core.codec import plain
 from jinmaek.core.finding import Diagnosis, Finding
+from jinmaek.core.limits import Limits
 from jinmaek.core.text import Lang
 from jinmaek.core.version import VERSION
-from jinmaek.explain import ruled_out
+from jinmaek.explain import ruled_out, tell_limits
 
 
 def as_json(diagnosis: Diagnosis, lang: Lang) -> dict[str, Any]:
@@ -39,9 +41,15 @@ def as_json(diagnosis: Diagnosis, lang: Lang) -> dict[str, Any]:
             "last_healthy_step": diagnosis.last_healthy_step,
             "last_healthy_checkpoint": diagnosis.last_healthy_checkpoint,
             "unread": diagnosis.unread,
+            "limits": None if diagnosis.limits is None else limits_json(diagnosis.limits, lang),
         }
     )
     return encoded
+
+
+def limits_json(limits: Limits, lang: Lang) -> dict[str, Any]:
+    """Why the run does not improve: the numbers, and under ``told`` what a user reads in ``lang``."""
+    return {**asdict(limits), "told": asdict(tell_limits(limits, lang))}
 
 
 def _finding(finding: Finding, lang: Lang) -> dict[str, Any]:

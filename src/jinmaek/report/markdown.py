@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jinmaek.core.text import Lang, say
+from jinmaek.explain.limits import ToldLimits
 from jinmaek.explain.told import ToldDiagnosis, ToldFinding
 
 
@@ -29,6 +30,8 @@ def _lines(told: ToldDiagnosis) -> Iterator[str]:
         yield f"## {say('report.notes', lang)}"
     for finding in told.notes:
         yield from _finding(finding, lang, level="###")
+    if told.limits is not None:
+        yield from limits_lines(told.limits)
     yield ""
     yield f"## {say('report.rules', lang)}"
     yield ""
@@ -41,6 +44,20 @@ def _lines(told: ToldDiagnosis) -> Iterator[str]:
         if rule.needs:
             outcome += " (" + say("report.needs", lang, needs="; ".join(rule.needs)) + ")"
         yield f"| `{rule.rule}` | {_cell(outcome)} | {_cell(rule.about)} |"
+
+
+def limits_lines(told: ToldLimits) -> Iterator[str]:
+    """Why the run does not improve, as a section."""
+    yield ""
+    yield f"## {told.label}"
+    yield ""
+    yield told.headline
+    yield ""
+    yield from (f"- {sentence}" for sentence in told.numbers)
+    for label, text in ((say("report.do", told.lang), told.advice), (say("limits.more", told.lang), told.missing)):
+        if text:
+            yield ""
+            yield f"**{label}** {text}"
 
 
 def _finding(finding: ToldFinding, lang: Lang, level: str = "##") -> Iterator[str]:

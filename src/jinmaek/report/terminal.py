@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jinmaek.core.text import Lang, say
+from jinmaek.explain.limits import MOST_NUMBERS, ToldLimits
 from jinmaek.explain.told import Measure, ToldDiagnosis, ToldFinding, ToldRule
 from jinmaek.report.curve import draw_curve
 
@@ -38,6 +39,8 @@ def print_diagnosis(
     for finding in told.notes:
         console.print()
         _print_finding(finding, console, told.lang, width, whole, note=True)
+    if told.limits is not None:
+        print_limits(told.limits, console, width, whole=whole)
     console.print()
     if whole:
         _print_rules(told.rules, console, told.lang, width)
@@ -47,6 +50,21 @@ def print_diagnosis(
     more = say("report.legend" if measures else "report.more", told.lang)
     coverage = told.coverage if whole else f"{told.coverage} {more}"
     _print_lines(Text(coverage, style="dim").wrap(console, width), console)
+
+
+def print_limits(told: ToldLimits, console: Console, width: int, *, whole: bool = False, name: str = "") -> None:
+    """Print why the run does not improve; nothing where there is nothing to say of it."""
+    if (told.limiting == "too_short" and not whole) or (told.limiting == "broken" and not told.numbers):
+        return
+    console.print()
+    label = f"{name} · {told.label}" if name else told.label
+    head = Text.assemble((label, "bold cyan"), " ", told.headline)
+    _print_lines(_laid_out([(SIGNS["note"], head)], console, width, "cyan"), console)
+    numbers = told.numbers if whole else told.numbers[:MOST_NUMBERS]
+    rows = _listed(say("report.seen", told.lang), numbers)
+    rows += [(say("report.do", told.lang), Text(told.advice))] if told.advice else []
+    rows += [(say("limits.more", told.lang), Text(told.missing))] if told.missing else []
+    _print_lines(_laid_out(rows, console, width, "dim", INDENT), console)
 
 
 def _print_head(told: ToldDiagnosis, console: Console, width: int) -> None:

@@ -38,12 +38,14 @@ class Example:
     """One tokenised document.
 
     ``input_ids``: int64 [tokens]; ``learn``: bool [tokens], true where the token counts in the loss (the
-    first token never does: nothing predicts it).
+    first token never does: nothing predicts it); ``answer``: the same of what answers, where the document tells it
+    from its prompt and all of it is learnt (``None``: what is learnt is the answer, or there is no prompt).
     """
 
     id: str
     input_ids: npt.NDArray[np.int64]
     learn: npt.NDArray[np.bool_]
+    answer: npt.NDArray[np.bool_] | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -237,16 +239,19 @@ def tokenise(
     counts = {"num_truncated": 0, "num_truncated_tokens": 0, "num_without_answer": 0}
     examples: list[Example] = []
     for document, (ids, offsets) in zip(documents, _encoded(documents, tokenizer), strict=True):
-        learn = np.ones(len(ids), bool) if learn_all else _learn_flags(document, offsets)
+        answer = _learn_flags(document, offsets)
         if not document.complete and (not ids or ids[-1] != tokenizer.eos_token_id):
             ids.append(tokenizer.eos_token_id)
-            learn = np.append(learn, True)
+            answer = np.append(answer, True)
         elif not document.complete:
-            learn[-1] = True
+            answer[-1] = True
+        learn = np.ones(len(ids), bool) if learn_all else answer
         if len(ids) > max_length:
             counts["num_truncated"] += 1
             counts["num_truncated_tokens"] += len(ids) - max_length
-        example = Example(document.id, np.asarray(ids[:max_length], np.int64), learn[:max_length])
+        asks = learn_all and any(not part.learn for part in document.segments)
+        told = answer[:max_length] if asks else None
+        example = Example(document.id, np.asarray(ids[:max_length], np.int64), learn[:max_length], told)
         if example.num_loss_tokens and (learn_all or document.has_answer):
             examples.append(example)
         else:

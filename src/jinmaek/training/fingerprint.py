@@ -37,6 +37,15 @@ def of_base(model: nn.Module) -> str:
     return of_tensors({name: weight for name, weight in model.named_parameters() if not weight.requires_grad})
 
 
+def content_keys(examples: Iterable[Example]) -> list[str]:
+    """A short name for each example's tokens and learn flags: what two runs score alike has the same, whatever row
+    of whatever file it came from."""
+    return [
+        hashlib.blake2b(example.input_ids.tobytes() + example.learn.tobytes(), digest_size=6).hexdigest()
+        for example in examples
+    ]
+
+
 def of_examples(examples: Iterable[Example]) -> str:
     """Of ids, tokens and learn flags, in order."""
     digest = hashlib.sha256()

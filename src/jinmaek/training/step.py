@@ -19,6 +19,7 @@ from torch import nn
 
 from jinmaek.core.record import GroupStats, StepRecord
 from jinmaek.training.batches import IGNORED, Batch
+from jinmaek.training.first_gradient import FirstGradient
 from jinmaek.training.fusing import row_of
 from jinmaek.training.model import autocast, group_of
 from jinmaek.training.optim import LossScale
@@ -95,6 +96,7 @@ def measure_step(
     for number, batch in enumerate(batches):
         if batch.num_loss_tokens:
             loss += add_gradient(training, batch, num_loss_tokens, seed + number)
+            outcome.first.note(training.params.values(), batch.num_loss_tokens, num_loss_tokens)
 
     outcome.loss_scale = _unscale(training)
     norms = torch.stack(torch._foreach_norm([_grad(weight) for weight in training.params.values()]))
@@ -125,12 +127,17 @@ def summed_loss(training: Training, batch: Batch) -> torch.Tensor:
     """
     if training.fused is not None:
         return training.fused.loss(row_of(batch, training.fused))
+    return cross_entropy(training, batch, "sum")
+
+
+def cross_entropy(training: Training, batch: Batch, reduction: str) -> torch.Tensor:
+    """By plain PyTorch, fp32 [] or [rows · tokens]."""
     batch = batch.to(training.device)
     with autocast(training.device, training.dtype):
         # Only what every causal LM takes: GPT-NeoX, for one, stumbles over token_type_ids.
         logits = training.model(input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False).logits
     return nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction=reduction
     )
 
 
@@ -196,6 +203,8 @@ class StepOutcome:
         self._num_loss_tokens = num_loss_tokens
         self._lr = lr
         self._values: torch.Tensor | None = None
+        self.first = FirstGradient()
+        self._first_norm: torch.Tensor | None = None
         self._updates: torch.Tensor | None = None
         self._done: torch.cuda.Event | None = None
         self._seconds = math.nan
@@ -205,7 +214,10 @@ class StepOutcome:
         """Start bringing the step's numbers to the host; ``norms``: fp32 [tensors], of the gradients."""
         weights = torch.stack(torch._foreach_norm(list(self._training.params.values())))
         scale = self.loss_scale if self.loss_scale is not None else torch.ones_like(loss)
-        self._values = _to_host(torch.cat([torch.stack([loss, grad_norm, scale]), norms, weights]))
+        numbers = [torch.stack([loss, grad_norm, scale]), norms, weights, self.first.on_device(loss)]
+        whole = _to_host(torch.cat(numbers))
+        # The digest is of the others alone: runs that were recorded before the last one was are still reproduced.
+        self._values, self._first_norm = whole[:-1], whole[-1]
         self._record_event()
 
     def receive(self) -> None:
@@ -248,6 +260,8 @@ class StepOutcome:
             update_ratio=self._update_ratio(),
             example_ids=tuple(name for batch in self._batches for name in batch.example_ids),
             groups=None if known is None else self._groups(known),
+            first_grad_norm=self.first.unscaled(self._first_norm, self.used_scale, self._num_loss_tokens),
+            first_loss_tokens=self.first.num_loss_tokens,
             digest=None if known is None else hashlib.blake2b(known.numpy().tobytes(), digest_size=8).hexdigest(),
         )
 

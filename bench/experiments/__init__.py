@@ -1,0 +1,1 @@
+"""How often compare and "why no improvement" are right, on cases whose truth is known."""
