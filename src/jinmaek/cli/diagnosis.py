@@ -42,7 +42,7 @@ def diagnose_paths(paths: Sequence[str], style: Style, lang: Lang, *, whole: boo
     for path in paths:
         try:
             for source in find_logs(path):
-                with _patience(errors, source.name, lang) as progress:
+                with patience(errors, source.name, lang) as progress:
                     one = diagnose(source, tuple(done), progress)
                 _print(one, style, lang, whole=whole, first=not done)
                 done.append(one)
@@ -84,7 +84,7 @@ def _verdicts(one: Diagnosed) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _patience(console: Console, name: str, lang: Lang) -> Iterator[Callable[[int], None]]:
+def patience(console: Console, name: str, lang: Lang) -> Iterator[Callable[[int], None]]:
     """Yields what is to be told the number of items read; a terminal sees it once it has waited a while."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,}"), TimeElapsedColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

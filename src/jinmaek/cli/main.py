@@ -155,6 +155,19 @@ def rules(
     print_rules(name, spoken)
 
 
+@app.command(help=_help("report"))
+def report(
+    runs: Annotated[list[str], typer.Argument(help=_help("report_runs"), metavar="RUN")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help=_help("report_out"))] = None,
+    lang: LangOption = _LANG,
+) -> None:
+    """Write the page of one run, or of several."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.reporting import write_report
+
+    write_report(runs, out, spoken)
+
+
 @recipes_app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, lang: LangOption = _LANG, as_json: JsonOption = False) -> None:
     """List the built-in recipes."""

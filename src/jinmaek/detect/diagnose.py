@@ -53,7 +53,10 @@ class Diagnosed:
 
 
 def diagnose(
-    source: Source, others: Sequence[Diagnosed] = (), progress: Callable[[int], None] = lambda num: None
+    source: Source,
+    others: Sequence[Diagnosed] = (),
+    progress: Callable[[int], None] = lambda num: None,
+    watch: Callable[[Item], None] | None = None,
 ) -> Diagnosed:
     """Judge a run by all rules.
 
@@ -61,6 +64,7 @@ def diagnose(
         source: the log; it is read once.
         others: runs diagnosed before, to compare the schedule with.
         progress: told the number of items read, every few thousand.
+        watch: told every item as the rules see it, with the steps that were inferred where the log has none.
 
     Raises:
         LogError: from the source, if it cannot be read.
@@ -77,6 +81,8 @@ def diagnose(
     observe = panel.observe
     for count, item in enumerate(items, 1):
         observe(item)
+        if watch is not None:
+            watch(item)
         if not count % 4096:
             progress(count)
     return _diagnosed(panel, source, others, inferred=numbering is not None)
