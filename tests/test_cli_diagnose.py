@@ -97,10 +97,10 @@ def test_the_bar_comes_only_when_reading_takes_long(logs, monkeypatch):
     monkeypatch.setattr(jinmaek.cli.diagnosis, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(jinmaek.cli.diagnosis.Progress, "start", lambda self: seen.append("start"))
     console = jinmaek.cli.diagnosis.Console(force_terminal=True, stderr=True)
-    with jinmaek.cli.diagnosis._patience(console, "log", "en") as progress:
+    with jinmaek.cli.diagnosis.patience(console, "log", "en") as progress:
         progress(4096)
     monkeypatch.setattr(jinmaek.cli.diagnosis, "PATIENCE_SECONDS", 60.0)
-    with jinmaek.cli.diagnosis._patience(console, "log", "en"):
+    with jinmaek.cli.diagnosis.patience(console, "log", "en"):
         pass
     assert len(seen) <= 1
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from jinmaek.cli.diagnosis import patience
 from jinmaek.core.errors import Problem, RunError, StorageError
 from jinmaek.core.text import Lang, say
-from jinmaek.ingest import LogError, find_logs
+from jinmaek.ingest import LogError, LogSource, find_logs
 from jinmaek.report.page import RunView, folder_of, gather, render
 
 MOST_RUNS = 30
@@ -50,11 +50,15 @@ def gather_runs(paths: Sequence[str], lang: Lang) -> list[RunView]:
         LogError: a path cannot be read; all that cannot are named.
         RunError: there are more runs than a page holds.
     """
-    found, problems = [], []
+    found: list[tuple[LogSource, Path]] = []
+    problems: list[Problem] = []
     for path in paths:
         try:
             found += [(source, Path(path)) for source in find_logs(path)]
         except LogError as error:
+            if (Path(path) / "run.json").is_file():  # a run that has not begun is no mistake
+                found.append((LogSource(path, "jinmaek", lambda log: iter(())), Path(path)))
+                continue
             problems += [Problem(problem.key, problem.params) for problem in error.problems]
     if problems:
         raise LogError.of(problems)

@@ -1,4 +1,4 @@
-"""Thinning out a series for a picture so many pixels wide. ``data.js`` is the same in JavaScript."""
+"""Thinning out a series for a picture so many pixels wide. ``numbers.js`` is the same in JavaScript."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The columns lie behind one another in one block of bytes: float32 where that keeps what is seen (float64 where a
 value would become 0 or an infinity), indices as uint32, rising steps as first and stride where they are even. The
 bytes of each column are transposed (all first bytes, then all second bytes …), which lets gzip take off a third
-more, and the block is gzipped and written in base64. ``data.js`` reads it back.
+more, and the block is gzipped and written in base64. ``numbers.js`` reads it back.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def gather(
 def folder_of(source: LogSource, root: Path) -> Path | None:
     """The run directory that ``source``, found in ``root``, lies in, if it is one of jinmaek's."""
     for folder in (root, root / source.name, Path(source.name)):
-        if (folder / "steps.jsonl").is_file() and (folder / "run.json").is_file():
+        if (folder / "run.json").is_file():
             return folder
     return None
 

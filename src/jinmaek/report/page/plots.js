@@ -62,6 +62,12 @@ Plots.line = function (one, kept, top, log) {
   return { x, y, marks };
 };
 
+// Sizes of the dots that make values visible which have no neighbour to be joined with; null where there are none.
+Plots.lonely = function (y) {
+  const sizes = y.map((value, i) => (value !== null && (y[i - 1] ?? null) === null && (y[i + 1] ?? null) === null ? 4 : 0));
+  return sizes.some((size) => size) ? sizes : null;
+};
+
 // One mark where several of a kind would lie upon each other.
 Plots.thinMarks = function (marks, x0, x1, width) {
   const seen = new Set(), kept = [];
@@ -118,10 +124,10 @@ Plots.figure = function (chart, state, width) {
       y.unshift(y[0]);
     }
     const few = kept.length <= Plots.FEW;
+    const dots = few || one.role === "points", lonely = dots ? null : Plots.lonely(y);
     traces.push({
-      x, y, type: "scatter", hoverinfo: "skip", opacity: smooth ? 0.32 : 1,
-      mode: few || one.role === "points" ? "lines+markers" : "lines",
-      marker: { color: colour, size: one.values.length === 1 ? 9 : 5 },
+      x, y, type: "scatter", hoverinfo: "skip", opacity: smooth ? 0.32 : 1, mode: dots || lonely ? "lines+markers" : "lines",
+      marker: { color: colour, size: lonely || (one.values.length === 1 ? 9 : 5), line: { width: 0 } },
       line: { color: colour, dash, width: smooth ? 1 : 1.5, shape: one.role === "window" ? "vh" : "linear", simplify: false },
       connectgaps: false,
     });
@@ -175,7 +181,7 @@ Plots.layout = function (chart, state, range, log) {
       ...axis, fixedrange: state.coarse, range: state.range.slice(), title: { text: state.xTitle, font: { size: 11 }, standoff: 6 },
       ...state.xTicks(state.range),
     },
-    yaxis: { ...axis, type: log ? "log" : "linear", range, exponentformat: "power", automargin: false, ...Plots.yTicks(range, log) },
+    yaxis: { ...axis, type: log ? "log" : "linear", range, automargin: false, ...Plots.yTicks(range, log) },
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
     ...Plots.findings(state),
   };
@@ -183,9 +189,10 @@ Plots.layout = function (chart, state, range, log) {
 
 // On a log axis: decades where there are several, else 1, 2, 5, else whatever fits.
 Plots.yTicks = function ([low, high], log) {
-  const decades = high - low;
-  if (!log || decades < 0.7) return { nticks: 6 };
-  return { dtick: decades < 2 ? "D2" : Math.ceil(decades / 6), exponentformat: decades < 7 && high < 7 && low > -4 ? "none" : "power" };
+  const [least, most] = log ? [10 ** low, 10 ** high] : [Math.max(Math.abs(low), Math.abs(high)), Math.max(Math.abs(low), Math.abs(high))];
+  const exponentformat = least >= 1e-3 && most < 1e7 ? "none" : "e", decades = high - low;
+  if (!log || decades < 0.7) return { nticks: 6, exponentformat };
+  return { dtick: decades < 2 ? "D2" : Math.ceil(decades / 6), exponentformat };
 };
 
 // Where the findings begin and how far they reach, with their numbers on top.

@@ -29,7 +29,7 @@ from jinmaek.report.page.sections import (
 )
 from jinmaek.report.page.words import Words, both
 
-SCRIPTS = ("data.js", "plots.js", "page.js")
+SCRIPTS = ("numbers.js", "plots.js", "controls.js")
 MOST_CARDS = 3  # runs that get a card each; more of them are the rows of a table
 _NAMED = 3  # runs named in the title
 _WORDS = {
@@ -54,6 +54,7 @@ _WORDS = {
     "whole_range": "html.whole_range", "log_axis": "html.log_axis", "log_axis_about": "html.log_axis_about",
     "full_height": "html.full_height", "full_height_about": "html.full_height_about", "marks": "html.marks",
     "no_script": "html.no_script", "old_browser": "html.old_browser", "empty": "html.empty",
+    "undetermined": "verdict.undetermined",
 }  # fmt: skip
 _UNITS = {"en": {"s": "s", "min": "min", "h": "h"}, "ko": {"s": "초", "min": "분", "h": "시간"}}
 
@@ -65,7 +66,7 @@ def render(runs: Sequence[RunView], lang: Lang) -> str:
     told = findings(runs, names)
     packed = [pack(run.columns) for run in runs]
     title = _title(names)
-    scripts = ["\n".join(_file(name) for name in SCRIPTS)] if charts else []
+    script = "\n".join(_file(name) for name in SCRIPTS)
     data = _data(runs, names, charts, told, [layout for layout, _ in packed], title)
     for chart in charts:
         chart["gaps"] = [
@@ -74,9 +75,9 @@ def render(runs: Sequence[RunView], lang: Lang) -> str:
     text: str = _template().render(
         lang=lang,
         title=title,
-        policy=_policy([*scripts, _plotly()] if charts else []),
-        css=_file("page.css"),
-        scripts=scripts,
+        policy=_policy([script, _plotly()] if charts else [script]),
+        css=_file("style.css"),
+        script=script,
         plotly=squeezed(_plotly().encode()) if charts else "",
         data=script_json(data),
         blocks=[block for _, block in packed],
@@ -86,6 +87,7 @@ def render(runs: Sequence[RunView], lang: Lang) -> str:
         made=both("html.made", version=VERSION),
         several=len(runs) > 1,
         runs=[{**head(run, name), "recipe": recipe_parts(run)} for run, name in zip(runs, names, strict=True)],
+        all_healthy=all(run.diagnosed.diagnosis.verdict == "healthy" for run in runs),
         kinds=_kinds(runs),
         charts=charts,
         left_out=left_out,
@@ -144,7 +146,7 @@ def _kinds(runs: Sequence[RunView]) -> list[str]:
 def _policy(scripts: Sequence[str]) -> str:
     """Only our own scripts run, known by their hashes: text from a log that slipped through would not."""
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{each}'" for each in hashes) or "'none'"
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
         "base-uri 'none'; form-action 'none'"

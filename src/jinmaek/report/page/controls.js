@@ -265,11 +265,13 @@ async function start() {
   root.dataset.theme = memory.get("theme") || root.dataset.theme || "";
   setLang(memory.get("lang") || lang());
   if (typeof DecompressionStream === "undefined") { $("#old-browser").hidden = false; return; }
-  const packed = ["#plotly", ...page.runs.map((run, number) => "#block-" + number)].map((id) => $(id));
-  const [plotly, ...blocks] = await Promise.all(packed.map((element) => Data.inflate(element.textContent)));
+  const packed = [...page.runs.map((run, number) => $("#block-" + number)), ...$$("#plotly")];
+  const blocks = await Promise.all(packed.map((element) => Data.inflate(element.textContent)));
   packed.forEach((element) => element.remove());
-  // Known to the page's policy by its hash; packed, it is two megabytes less.
-  document.head.append(Object.assign(document.createElement("script"), { textContent: new TextDecoder().decode(plotly) }));
+  if (charts.size) { // known to the page's policy by its hash; packed, it is three megabytes less
+    const source = new TextDecoder().decode(blocks[page.runs.length]);
+    document.head.append(Object.assign(document.createElement("script"), { textContent: source }));
+  }
   state.runs = page.runs.map((run, number) => Data.run(run.layout, blocks[number]));
   state.window = usualWindow();
   $("#smoothing").value = String(state.window);
