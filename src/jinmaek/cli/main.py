@@ -163,9 +163,9 @@ def report(
 ) -> None:
     """Write the page of one run, or of several."""
     spoken = checked_lang(lang)
-    from jinmaek.cli.reporting import write_report
+    from jinmaek.cli.reporting import report_runs
 
-    write_report(runs, out, spoken)
+    report_runs(runs, out, spoken)
 
 
 @recipes_app.callback(invoke_without_command=True)

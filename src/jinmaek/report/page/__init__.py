@@ -1,6 +1,7 @@
-"""The report of one or many runs as a self-contained HTML page, and its charts as pictures."""
+"""The report of one or many runs as a self-contained HTML page."""
 
 from jinmaek.report.page.gather import RunView, folder_of, gather
 from jinmaek.report.page.render import render
+from jinmaek.report.page.write import gather_runs, write_report
 
-__all__ = ["RunView", "folder_of", "gather", "render"]
+__all__ = ["RunView", "folder_of", "gather", "gather_runs", "render", "write_report"]

@@ -209,7 +209,7 @@ def recipe_parts(run: RunView) -> list[dict[str, Any]]:
         rows = [*flat("", {each.name: each.values[0] for each in ledger([run])})]
         return [{"title": both("html.recipe_log"), "rows": _unprefixed(rows), "open": True}]
     recipe: Any = run.manifest.get("recipe") or {}
-    stated = list(flat("settings", recipe))
+    stated = [(name, value) for name, value in flat("settings", recipe) if not name.startswith("about.")]
     known = {name for name, _ in stated}
     rest = [(name, value) for name, value in _everything(run.manifest) if name not in known]
     return [
