@@ -159,13 +159,18 @@ def rules(
 def report(
     runs: Annotated[list[str], typer.Argument(help=_help("report_runs"), metavar="RUN")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help=_help("report_out"))] = None,
+    png: Annotated[Path | None, typer.Option("--png", help=_help("report_png"))] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help=_help("report_svg"))] = None,
+    chart: Annotated[str | None, typer.Option("--chart", help=_help("report_chart"))] = None,
     lang: LangOption = _LANG,
 ) -> None:
-    """Write the page of one run, or of several."""
+    """Write the page of one run, or of several, or a chart of them."""
     spoken = checked_lang(lang)
+    if chart is not None and png is None and svg is None:
+        raise RunError("cli.chart_alone", chart=chart)
     from jinmaek.cli.reporting import report_runs
 
-    report_runs(runs, out, spoken)
+    report_runs(runs, out, spoken, png=png, svg=svg, chart=chart or "loss")
 
 
 @recipes_app.callback(invoke_without_command=True)

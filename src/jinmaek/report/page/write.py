@@ -48,13 +48,12 @@ def write_report(
         StorageError: the page cannot be written.
     """
     runs = gather_runs(paths, watching)
-    target = Path(out) if out is not None else _default_path(paths, runs)
-    write_page(target, render(runs, lang or default_lang()))
-    return target
+    target = Path(out) if out is not None else default_path(paths, runs)
+    return write_page(target, render(runs, lang or default_lang()))
 
 
-def write_page(target: Path, text: str) -> None:
-    """Write ``text`` in one piece: a browser never sees half a page.
+def write_page(target: Path, text: str) -> Path:
+    """Write ``text`` in one piece, so that a browser never sees half a page; returns ``target``.
 
     Raises:
         StorageError: it cannot be written.
@@ -66,6 +65,7 @@ def write_page(target: Path, text: str) -> None:
         draft.replace(target)
     except OSError as error:
         raise StorageError("html.not_written", path=target, error=error.strerror or error) from error
+    return target
 
 
 def gather_runs(paths: Sequence[str | Path], watching: Watching = _unwatched) -> list[RunView]:
@@ -97,7 +97,7 @@ def gather_runs(paths: Sequence[str | Path], watching: Watching = _unwatched) ->
     return runs
 
 
-def _default_path(paths: Sequence[str | Path], runs: Sequence[RunView]) -> Path:
+def default_path(paths: Sequence[str | Path], runs: Sequence[RunView]) -> Path:
     """A run's own directory for its own page; else here."""
     if len(runs) == 1 and runs[0].manifest and len(paths) == 1 and (Path(paths[0]) / "run.json").is_file():
         return Path(paths[0]) / DEFAULT_NAME
