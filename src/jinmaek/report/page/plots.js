@@ -108,7 +108,9 @@ Plots.figure = function (chart, state, width) {
     for (const one of Plots.seriesOf(run, chart, state.kind)) {
       const kept = Data.keep(one.x, one.values, x0, x1, columns);
       for (const i of kept) {
-        if (one.x[i] >= x0 && one.x[i] <= x1 && Number.isFinite(one.values[i])) inView.push(one.values[i]);
+        // Of points far apart the neighbours count as well: the line between them goes through the picture.
+        const inside = one.role === "points" || (one.x[i] >= x0 && one.x[i] <= x1);
+        if (inside && Number.isFinite(one.values[i])) inView.push(one.values[i]);
       }
       lines.push({ number, one, kept });
     }
