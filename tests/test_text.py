@@ -78,6 +78,7 @@ def families():
         "weights.": literal("core/finding.py", "Weights"),
         "confidence.": literal("core/finding.py", "Confidence"),
         "outcome.": literal("core/finding.py", "Outcome"),
+        "watch_family.": {rule.family for rule in RULES},
         "rule.": {rule.name for rule in RULES} | {"hidden-schedule-change"},
         "needs.": names_in("needs") & texts_of("detect"),
         "lookalike.": names_in("lookalike") & (texts_of("detect") | excluded()),

@@ -173,6 +173,19 @@ def report(
     report_runs(runs, out, spoken, png=png, svg=svg, chart=chart or "loss")
 
 
+@app.command(help=_help("watch"))
+def watch(
+    run: Annotated[Path | None, typer.Argument(help=_help("watch_run"), show_default=False)] = None,
+    once: Annotated[bool, typer.Option("--once", help=_help("watch_once"))] = False,
+    lang: LangOption = _LANG,
+) -> None:
+    """Watch a run of another process."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.watching import watch_run
+
+    raise typer.Exit(watch_run(run, spoken, once=once))
+
+
 @recipes_app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, lang: LangOption = _LANG, as_json: JsonOption = False) -> None:
     """List the built-in recipes."""
