@@ -1,12 +1,15 @@
 """The page in headless Chromium: charts drawn, zoom, cursor, findings, both languages, print, phone; no error."""
 
+import math
 import re
+import threading
 
 import pytest
 from bench.browser import browser, executable
 
 import page_runs
 from test_page import page_of
+from test_watch import append
 
 pytest.importorskip("playwright")
 pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium")
@@ -173,3 +176,43 @@ def test_a_phone_shows_it_without_scrolling_sideways(opened, tmp_path):
     page.locator("#in").tap()
     low, high = steps(page)
     assert high - low < 60
+
+
+def test_a_run_grows_in_the_browser_and_a_finding_appears(chromium, tmp_path):
+    pytest.importorskip("starlette")
+    uvicorn = pytest.importorskip("uvicorn")
+    from jinmaek.cli.serving import _listen
+    from jinmaek.web import make_app
+
+    run = page_runs.write(tmp_path / "runs" / "live", [page_runs.row(step) for step in range(1, 21)])
+    listening = _listen("127.0.0.1", 0)
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(tmp_path / "runs", "en"), log_level="error", timeout_graceful_shutdown=1)
+    )
+    serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    serving.start()
+    said = []
+    page = chromium.new_page()
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    try:
+        page.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        page.locator("input[name=run]").check()
+        page.locator("#compare").click()
+        page.wait_for_selector("html[data-ready=yes]")
+        assert page.locator(".finding").count() == 0
+        broken = [
+            page_runs.row(step, loss=math.nan, grad_norm=math.nan, optimizer_stepped=False) for step in range(21, 41)
+        ]
+        append(run, *broken)
+        append(run, {"event": "finding", "id": "nan-batch-intermittent", "step": 21}, file="events.jsonl")
+        page.wait_for_selector(".finding")
+        assert page.evaluate("[state.runs[0].length, state.whole, state.range[1] > 40]") == [40, True, True]
+        page.locator("[data-finding='1']").click()
+        assert steps(page)[0] > 0
+    finally:
+        page.close()
+        server.should_exit = True
+        serving.join(20)
+        listening.close()
+    assert said == []

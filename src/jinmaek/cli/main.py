@@ -186,6 +186,20 @@ def watch(
     raise typer.Exit(watch_run(run, spoken, once=once))
 
 
+@app.command(help=_help("web"))
+def web(
+    folder: Annotated[Path, typer.Argument(help=_help("web_folder"), metavar="RUNS_DIR")] = Path("runs"),
+    host: Annotated[str, typer.Option("--host", help=_help("web_host"))] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help=_help("web_port"))] = 8765,
+    lang: LangOption = _LANG,
+) -> None:
+    """Serve a page of all runs."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.serving import serve
+
+    serve(folder, host, port, spoken)
+
+
 @recipes_app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, lang: LangOption = _LANG, as_json: JsonOption = False) -> None:
     """List the built-in recipes."""

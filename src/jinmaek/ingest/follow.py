@@ -50,7 +50,8 @@ class Follower:
         facts: of the run, from ``run.json``.
         manifest: ``run.json``; empty until it is there.
         end: the last ``end`` event; ``None`` while the run goes on (again).
-        num_verdicts: ``verdict`` events so far.
+        num_findings: ``finding`` events so far, and
+        num_verdicts: ``verdict`` events.
         last_step: of the last record; 0 before the first.
     """
 
@@ -59,6 +60,7 @@ class Follower:
         self.facts = RunFacts(source="jinmaek", filters_loss=False, logging_steps=1)
         self.manifest: Mapping[str, Any] = {}
         self.end: Mapping[str, Any] | None = None
+        self.num_findings = 0
         self.num_verdicts = 0
         self.last_step = 0
         self._steps = Tail(path / "steps.jsonl")
@@ -67,7 +69,7 @@ class Follower:
     def poll(self) -> Iterator[Item]:
         """Everything new, steps before what stands beside them."""
         if not self.manifest:
-            self._read_manifest()
+            self.read_manifest()
         lines, anew = self._steps.lines()
         if anew:
             yield from self._gone_back(0)
@@ -99,11 +101,14 @@ class Follower:
             return  # that steps go back says it, where they do
         elif kind == "verdict":
             self.num_verdicts += 1
+        elif kind == "finding":
+            self.num_findings += 1
         item = item_of(event)
         if item is not None:
             yield item
 
-    def _read_manifest(self) -> None:
+    def read_manifest(self) -> None:
+        """Read ``run.json``, if it is there."""
         try:
             manifest = json.loads((self.path / "run.json").read_bytes())
         except (OSError, ValueError, RecursionError):

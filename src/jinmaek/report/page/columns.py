@@ -47,16 +47,22 @@ class Series:
         if self.index is not None:
             del self.index[kept:]
 
-    def numbers(self) -> NDArray[np.float64]:
-        """The values, [observed], float64."""
-        return np.array(self.values, dtype=np.float64)
+    def numbers(self, first: int = 0) -> NDArray[np.float64]:
+        """The values of the records from ``first`` on, [observed], float64."""
+        return np.array(self.values[self._start(first) :], dtype=np.float64)
 
-    def places(self, num_records: int) -> NDArray[np.uint32] | None:
-        """Record of each value, [observed], uint32; ``None`` where each of ``num_records`` records has one."""
+    def places(self, num_records: int, first: int = 0) -> NDArray[np.uint32] | None:
+        """Record of each value from ``first`` on, counted from there, [observed], uint32.
+
+        ``None`` where each record up to ``num_records`` has a value.
+        """
         if self.index is None and len(self.values) == num_records:
             return None
         index = range(len(self.values)) if self.index is None else self.index
-        return np.array(index, dtype=np.uint32)
+        return np.array(index[self._start(first) :], dtype=np.uint32) - np.uint32(first)
+
+    def _start(self, first: int) -> int:
+        return min(first, len(self.values)) if self.index is None else bisect_left(self.index, first)
 
 
 class Columns:

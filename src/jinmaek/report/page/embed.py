@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,7 +56,7 @@ def pack(columns: Columns, first: int = 0) -> tuple[dict[str, Any], str]:
     packer = Packer()
     num_records = len(columns.steps)
     steps = np.array(columns.steps[first:], dtype=np.float64)
-    skipped = np.array([number - first for number in columns.skipped if number >= first], dtype=np.uint32)
+    skipped = np.array(columns.skipped[bisect_left(columns.skipped, first) :], dtype=np.uint32) - np.uint32(first)
     layout = {
         "first": first,
         "num_records": num_records - first,
@@ -76,13 +77,11 @@ def pack(columns: Columns, first: int = 0) -> tuple[dict[str, Any], str]:
 
 
 def _pack_series(series: Series, first: int, num_records: int, packer: Packer) -> dict[str, Any] | None:
-    values, places = series.numbers(), series.places(num_records)
-    if places is None:
-        return {"values": packer.add(narrow(values[first:]))}
-    chosen = places >= first
-    if not chosen.any():
+    values, places = series.numbers(first), series.places(num_records, first)
+    if not len(values):
         return None
-    return {"values": packer.add(narrow(values[chosen])), "index": packer.add(places[chosen] - np.uint32(first))}
+    packed = {"values": packer.add(narrow(values))}
+    return packed if places is None else {**packed, "index": packer.add(places)}
 
 
 def _progression(steps: NDArray[np.float64]) -> dict[str, float] | None:

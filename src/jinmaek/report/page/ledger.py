@@ -9,6 +9,7 @@ from typing import Any
 
 from jinmaek.core.record import RunFacts
 from jinmaek.report.page.gather import RunView
+from jinmaek.report.page.secrets import without_secrets
 
 _SECTIONS = (
     "settings", "max_steps", "schedule_steps", "steps_per_epoch", "seed", "determinism", "kernels", "versions", "git",
@@ -67,7 +68,8 @@ def flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
         for key, item in value.items():
             yield from flat(f"{name}.{key}", item)
     elif value is not None:
-        yield name.removeprefix(_SETTINGS), shown(value)
+        told = name.removeprefix(_SETTINGS)
+        yield told, without_secrets(told, shown(value))
 
 
 def shown(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -59,15 +60,33 @@ _WORDS = {
 _UNITS = {"en": {"s": "s", "min": "min", "h": "h"}, "ko": {"s": "초", "min": "분", "h": "시간"}}
 
 
-def render(runs: Sequence[RunView], lang: Lang) -> str:
-    """The page of ``runs``, first shown in ``lang``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """What a page needs that is served and grows: see ``jinmaek.web``.
+
+    Attributes:
+        ids: names by which the server knows the runs.
+        script: joined to the page's own.
+        words: its texts, by name.
+    """
+
+    ids: tuple[str, ...]
+    script: str
+    words: Mapping[str, Words]
+
+
+def render(runs: Sequence[RunView], lang: Lang, live: Live | None = None) -> str:
+    """The page of ``runs``, first shown in ``lang``; with ``live`` one that follows them."""
     names = labels([run.name for run in runs])
     charts, left_out = plan([run.columns for run in runs])
     told = findings(runs, names)
     packed = [pack(run.columns) for run in runs]
     title = _title(names)
-    script = "\n".join(_file(name) for name in SCRIPTS)
+    parts = [page_file(name) for name in SCRIPTS]
+    script = "\n".join([*parts[:-1], *([] if live is None else [live.script]), parts[-1]])
     data = _data(runs, names, charts, told, [layout for layout, _ in packed], title)
+    if live is not None:
+        data |= {"live": live.ids, "words": {**data["words"], **live.words}}
     for chart in charts:
         chart["gaps"] = [
             both("chart.without", run=names[gap["run"]], missing=gap["missing"]) for gap in chart["without"]
@@ -75,8 +94,8 @@ def render(runs: Sequence[RunView], lang: Lang) -> str:
     text: str = _template().render(
         lang=lang,
         title=title,
-        policy=_policy([script, _plotly()] if charts else [script]),
-        css=_file("style.css"),
+        policy=policy([script, _plotly()] if charts else [script], connects=live is not None),
+        css=page_file("style.css"),
         script=script,
         plotly=squeezed(_plotly().encode()) if charts else "",
         data=script_json(data),
@@ -84,7 +103,7 @@ def render(runs: Sequence[RunView], lang: Lang) -> str:
         w={name: catalogue()[key] for name, key in _WORDS.items()},
         figures={name: both(key) for name, key in FIGURES.items()},
         tabled=len(runs) > MOST_CARDS,
-        made=both("html.made", version=VERSION),
+        made=both("html.made", version=VERSION) if live is None else f"jinmaek {VERSION}",
         several=len(runs) > 1,
         runs=[{**head(run, name), "recipe": recipe_parts(run)} for run, name in zip(runs, names, strict=True)],
         all_healthy=all(run.diagnosed.diagnosis.verdict == "healthy" for run in runs),
@@ -143,13 +162,17 @@ def _kinds(runs: Sequence[RunView]) -> list[str]:
     return ["step", *(kind for kind, field in kinds.items() if any(field in run.columns.series for run in runs))]
 
 
-def _policy(scripts: Sequence[str]) -> str:
-    """Only our own scripts run, known by their hashes: text from a log that slipped through would not."""
+def policy(scripts: Sequence[str], *, connects: bool = False) -> str:
+    """A Content-Security-Policy: only our own scripts run, known by their hashes.
+
+    Text from a log that slipped through would not. ``connects``: they may ask the server that the page came from.
+    """
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{each}'" for each in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        + ("connect-src 'self'; form-action 'self'; " if connects else "form-action 'none'; ")
+        + "base-uri 'none'"
     )
 
 
@@ -162,7 +185,8 @@ def _plotly() -> str:
 
 
 @cache
-def _file(name: str) -> str:
+def page_file(name: str) -> str:
+    """A script or style sheet of the page."""
     return files("jinmaek.report.page").joinpath(name).read_text("utf-8")
 
 

@@ -13,6 +13,7 @@ from jinmaek.explain import explain, tell
 from jinmaek.explain.verdict_words import number as amount
 from jinmaek.report.page.gather import RunView
 from jinmaek.report.page.ledger import Entry, flat, ledger, shown
+from jinmaek.report.page.secrets import without_secrets
 from jinmaek.report.page.words import Words, both, paired
 
 _ENDS = {
@@ -221,7 +222,7 @@ def recipe_parts(run: RunView) -> list[dict[str, Any]]:
 def _everything(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in manifest.items():
         if name == "command" and isinstance(value, list):
-            yield name, " ".join(map(shown, value))
+            yield name, without_secrets(name, " ".join(map(shown, value)))
         elif name != "recipe":
             yield from flat(name, value)
 
