@@ -2,7 +2,7 @@
 
 quickstart is trained in turn alone and with the server beside it and five clients on its live stream, each a process
 of its own that unpacks every event; the order of the two changes from round to round. Printed: the median step of each,
-and the relative difference of the means (the slowest 5 % of both left out) with a 95 % interval, bootstrapped over steps.
+and the relative difference of the means (the slowest 5 % of both left out) with a 95 % interval (bootstrap over steps).
 """
 
 from __future__ import annotations
