@@ -41,6 +41,7 @@ def ordinary(folder, steps=120, seed=0, **given):
     rows = [
         row(
             step,
+            memory_bytes=10**10 + 10**7 * min(step, 50),
             loss=2 + math.exp(-step / 30) + rng.gauss(0, 0.05),
             grad_norm=abs(rng.gauss(1, 0.1)),
             lr=1e-4 * (1 - step / 200),

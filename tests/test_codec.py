@@ -32,15 +32,16 @@ VALUES = {
     "example_ids": st.none() | st.lists(NAMES, max_size=4).map(tuple),
     "groups": st.none() | st.dictionaries(NAMES, GROUPS, max_size=3),
     "digest": st.none() | NAMES,
+    "memory_bytes": COUNTS,
     "num_steps": st.integers(min_value=1),
     "epoch": FLOATS,
     "token_accuracy": FLOATS,
 }
-FOREIGN = {"num_steps", "epoch", "token_accuracy"}  # not spelt out where they say nothing
+OPTIONAL = {"memory_bytes", "num_steps", "epoch", "token_accuracy"}  # not spelt out where they say nothing
 FLOAT_FIELDS = [
-    field.name for field in fields(StepRecord) if field.type == "float | None" and field.name not in FOREIGN
+    field.name for field in fields(StepRecord) if field.type == "float | None" and field.name not in OPTIONAL
 ]
-OTHER_FIELDS = [field.name for field in fields(StepRecord) if field.name not in {"step", *FLOAT_FIELDS, *FOREIGN}]
+OTHER_FIELDS = [field.name for field in fields(StepRecord) if field.name not in {"step", *FLOAT_FIELDS, *OPTIONAL}]
 
 
 def strict(line):

@@ -90,6 +90,7 @@ def test_one_run_tells_what_it_has(tmp_path):
         "lr",
         "update_ratio",
         "speed",
+        "memory_bytes",
     ]
     for words in ("수도는?", "모름", "서울", "3.1 → 2", "120 / 120", "optim.lr", "Completed."):
         assert words in said, words

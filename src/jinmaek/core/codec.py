@@ -25,8 +25,8 @@ _FLOAT_FIELDS = frozenset(
         "token_accuracy",
     )
 )
-# Only other trainers' logs say these; jinmaek's own lines do not spell them out.
-_FOREIGN: dict[str, Any] = {"num_steps": 1, "epoch": None, "token_accuracy": None}
+# Only other trainers' logs, or runs on a GPU, say these: a line does not spell out that they are absent.
+_OPTIONAL: dict[str, Any] = {"memory_bytes": None, "num_steps": 1, "epoch": None, "token_accuracy": None}
 
 
 def plain(value: Any) -> Any:
@@ -55,7 +55,7 @@ def dump_line(value: Mapping[str, Any]) -> str:
 def encode_record(record: StepRecord) -> dict[str, Any]:
     """The record as a JSON-ready mapping; fields that were not observed are null."""
     row = {field.name: getattr(record, field.name) for field in fields(record)}
-    row = {name: value for name, value in row.items() if name not in _FOREIGN or value != _FOREIGN[name]}
+    row = {name: value for name, value in row.items() if name not in _OPTIONAL or value != _OPTIONAL[name]}
     if record.groups is not None:
         row["groups"] = {name: _encode_group(stats) for name, stats in record.groups.items()}
     encoded: dict[str, Any] = plain(row)

@@ -45,6 +45,7 @@ class StepRecord:
         example_ids: ids of the step's examples, in order.
         groups: statistics by module name.
         digest: hash of the exact bits of loss and gradient norms; equal digests mean the same step.
+        memory_bytes: most device memory that tensors took at once since the process began; ``None`` on the CPU.
         num_steps: steps that the record sums up, ``step`` being the last of them (other trainers' logs print a
             line every ten steps, say; jinmaek's own records are always of one step).
         epoch: passes over the data so far, as a foreign log printed it.
@@ -66,6 +67,7 @@ class StepRecord:
     example_ids: tuple[str, ...] | None = None
     groups: Mapping[str, GroupStats] | None = None
     digest: str | None = None
+    memory_bytes: int | None = None
     num_steps: int = 1
     epoch: float | None = None
     token_accuracy: float | None = None

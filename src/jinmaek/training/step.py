@@ -184,6 +184,7 @@ class StepOutcome:
         self._updates: torch.Tensor | None = None
         self._done: torch.cuda.Event | None = None
         self._seconds = math.nan
+        self._memory_bytes: int | None = None
 
     @torch.no_grad()
     def read(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: torch.Tensor) -> None:
@@ -208,8 +209,10 @@ class StepOutcome:
         self._record_event()
 
     def timed(self, started: float) -> StepOutcome:
-        """Note the wall-clock time since ``started``."""
+        """Note the wall-clock time since ``started``, and the memory: the allocator's own count, without the device."""
         self._seconds = time.perf_counter() - started
+        if self._training.device.type == "cuda":
+            self._memory_bytes = torch.cuda.max_memory_allocated(self._training.device)
         return self
 
     def record(self) -> StepRecord:
@@ -232,6 +235,7 @@ class StepOutcome:
             example_ids=tuple(name for batch in self._batches for name in batch.example_ids),
             groups=None if known is None else self._groups(known),
             digest=None if known is None else hashlib.blake2b(known.numpy().tobytes(), digest_size=8).hexdigest(),
+            memory_bytes=self._memory_bytes,
         )
 
     def _update_ratio(self) -> float | None:

@@ -35,7 +35,7 @@ Live.grow = async function ({ parts }) {
 };
 
 Live.lacksChart = function () {
-  return state.runs.some((run) => ["grad_norm", "lr", "loss_scale", "update_ratio", "token_accuracy"].some((name) => run.series[name] && !charts.has(name))
+  return state.runs.some((run) => ["grad_norm", "lr", "loss_scale", "update_ratio", "memory_bytes", "token_accuracy"].some((name) => run.series[name] && !charts.has(name))
     || (run.evalSteps.length && !charts.has("held_out")) || (run.series.loss && !charts.has("loss")));
 };
 

@@ -50,6 +50,7 @@ CHARTS: tuple[Chart, ...] = (
     Chart(
         id="speed", needs=("num_tokens", "seconds"), title="chart.speed", about="chart.speed_about", smooth=True,
     ),
+    Chart(id="memory_bytes", needs=("memory_bytes",), title="chart.memory", about="chart.memory_about"),
     Chart(
         id="token_accuracy", needs=("token_accuracy",), title="chart.token_accuracy",
         about="chart.token_accuracy_about",
@@ -67,6 +68,7 @@ _MISSING = {
     "num_tokens": "chart.needs_num_tokens",
     "seconds": "chart.needs_seconds",
     "token_accuracy": "chart.needs_token_accuracy",
+    "memory_bytes": "chart.needs_memory",
 }
 
 

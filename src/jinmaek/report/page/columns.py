@@ -16,7 +16,7 @@ from jinmaek.core.record import EvaluationRecord, Item, Remark, StepRecord
 
 FIELDS = (
     "loss", "loss_reported", "lr", "grad_norm", "loss_scale", "update_ratio", "num_tokens", "seconds",
-    "token_accuracy",
+    "token_accuracy", "memory_bytes",
 )  # fmt: skip
 """Fields of StepRecord that are drawn, or that a chart's axis is made of."""
 

@@ -183,15 +183,16 @@ Plots.layout = function (chart, state, range, log) {
       ...axis, fixedrange: state.coarse, range: state.range.slice(), title: { text: state.xTitle, font: { size: 11 }, standoff: 6 },
       ...state.xTicks(state.range),
     },
-    yaxis: { ...axis, type: log ? "log" : "linear", range, automargin: false, ...Plots.yTicks(range, log) },
+    yaxis: { ...axis, type: log ? "log" : "linear", range, automargin: false, ...Plots.yTicks(range, log, chart.id === "memory_bytes") },
     yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
     ...Plots.findings(state),
   };
 };
 
 // On a log axis: decades where there are several, else 1, 2, 5, else whatever fits.
-Plots.yTicks = function ([low, high], log) {
+Plots.yTicks = function ([low, high], log, bytes) {
   const [least, most] = log ? [10 ** low, 10 ** high] : [Math.max(Math.abs(low), Math.abs(high)), Math.max(Math.abs(low), Math.abs(high))];
+  if (bytes) return { nticks: 6, exponentformat: "SI", ticksuffix: "B" };
   const exponentformat = least >= 1e-3 && most < 1e7 ? "none" : "e", decades = high - low;
   if (!log || decades < 0.7) return { nticks: 6, exponentformat };
   return { dtick: decades < 2 ? "D2" : Math.ceil(decades / 6), exponentformat };
