@@ -135,7 +135,9 @@ class Desk:
         _, paths = await self._chosen(request)
         if paths is None or len(paths) != 1:
             return _no_run()
-        if request.method == "POST" and not self.proofs.start(paths[0], self._lang):
+        spoken = request.query_params.get("lang", self._lang)
+        lang: Lang = "ko" if spoken == "ko" else "en"
+        if request.method == "POST" and not self.proofs.start(paths[0], lang):
             return JSONResponse({"busy": True}, 409)
         return JSONResponse(await run_in_threadpool(self.proofs.told, paths[0]))
 

@@ -30,8 +30,9 @@ boxes.forEach((box) => box.addEventListener("change", count));
 count();
 
 async function prove(button) {
-  const shown = button.nextElementSibling, address = "/prove?run=" + encodeURIComponent(button.dataset.prove);
-  const tell = (text) => { shown.hidden = false; shown.textContent = text; };
+  const row = button.closest("tr").nextElementSibling;
+  const address = `/prove?run=${encodeURIComponent(button.dataset.prove)}&lang=${root.lang}`;
+  const tell = (text) => { row.hidden = false; row.querySelector("pre").textContent = text; };
   button.disabled = true;
   try {
     const started = await fetch(address, { method: "POST", headers: { "X-Jinmaek": "1" } });
