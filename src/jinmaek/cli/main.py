@@ -200,6 +200,51 @@ def rules(
     print_rules(name, spoken)
 
 
+@app.command(help=_help("report"))
+def report(
+    runs: Annotated[list[str], typer.Argument(help=_help("report_runs"), metavar="RUN")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help=_help("report_out"))] = None,
+    png: Annotated[Path | None, typer.Option("--png", help=_help("report_png"))] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help=_help("report_svg"))] = None,
+    chart: Annotated[str | None, typer.Option("--chart", help=_help("report_chart"))] = None,
+    lang: LangOption = _LANG,
+) -> None:
+    """Write the page of one run, or of several, or a chart of them."""
+    spoken = checked_lang(lang)
+    if chart is not None and png is None and svg is None:
+        raise RunError("cli.chart_alone", chart=chart)
+    from jinmaek.cli.reporting import report_runs
+
+    report_runs(runs, out, spoken, png=png, svg=svg, chart=chart or "loss")
+
+
+@app.command(help=_help("watch"))
+def watch(
+    run: Annotated[Path | None, typer.Argument(help=_help("watch_run"), show_default=False)] = None,
+    once: Annotated[bool, typer.Option("--once", help=_help("watch_once"))] = False,
+    lang: LangOption = _LANG,
+) -> None:
+    """Watch a run of another process."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.watching import watch_run
+
+    raise typer.Exit(watch_run(run, spoken, once=once))
+
+
+@app.command(help=_help("web"))
+def web(
+    folder: Annotated[Path, typer.Argument(help=_help("web_folder"), metavar="RUNS_DIR")] = Path("runs"),
+    host: Annotated[str, typer.Option("--host", help=_help("web_host"))] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help=_help("web_port"))] = 8765,
+    lang: LangOption = _LANG,
+) -> None:
+    """Serve a page of all runs."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.serving import serve
+
+    serve(folder, host, port, spoken)
+
+
 @recipes_app.callback(invoke_without_command=True)
 def recipes(context: typer.Context, lang: LangOption = _LANG, as_json: JsonOption = False) -> None:
     """List the built-in recipes."""
