@@ -1,8 +1,8 @@
 """jinmaek (진맥): QLoRA fine-tuning that cannot fail silently.
 
 Everything the commands do is a function here: :func:`train`, :func:`resume`, :func:`ask`, :func:`diagnose`,
-:func:`compare`, :func:`prove`, :func:`prove_against`, :func:`load_recipe`, :func:`read_steps`. Each is imported when it is first
-used: reading a log must not wait for torch, nor for pydantic.
+:func:`compare`, :func:`prove`, :func:`prove_against`, :func:`load_recipe`, :func:`read_steps`. Each is imported when it
+is first used: reading a log must not wait for torch, nor for pydantic.
 """
 
 from __future__ import annotations
