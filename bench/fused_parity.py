@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from jinmaek import load_recipe, read_steps, train
+from jinmaek.detect.student import student_quantile
 
 SETTINGS = (
     "model.compute_dtype=bf16", "data.packing=true", "train.batch_size=", "train.batch_tokens=1024",
     "train.precision=bf16", "samples.questions=[]",
 )  # fmt: skip
 ARMS = {"plain": ("kernels.fused=false",), "fused": (), "fp8": ("kernels.fp8=true",)}
-_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 _WINDOW = 10  # steps that a point of a curve is the mean of
 _LAST = 50
 
@@ -51,7 +51,7 @@ def compared(runs: list[dict[str, Any]], arm: str) -> dict[str, Any]:
     plain = {each["seed"]: each for each in runs if each["arm"] == "plain"}
     other = {each["seed"]: each for each in runs if each["arm"] == arm}
     differences = [other[seed]["held_out"][1] - plain[seed]["held_out"][1] for seed in plain]
-    half = _T95[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
+    half = student_quantile(0.975, len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences))
     seeds = sorted(plain)
     return {
         "arm": arm,

@@ -87,6 +87,13 @@ def test_a_folder_of_runs_is_compared_as_a_whole_with_its_noise_floor(trained):
     assert all(pair["held_out"]["difference"] is not None for pair in row["pairs"] if pair["other"] != 3)
 
 
+def test_a_run_named_twice_is_refused_however_it_is_named(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    for first, other in (("first", trained / "first"), (trained, "first")):
+        with pytest.raises(JinmaekError, match="twice"):
+            run(first, other)
+
+
 def test_held_out_losses_by_example_and_the_first_gradient_are_on_disk(trained):
     records = jinmaek.read_steps(trained / "first" / "steps.jsonl")
     # The last step of an epoch may be one microbatch.

@@ -92,7 +92,12 @@ def pair_of(one, two, margin=None):
     if not TEMPLATE:
         TEMPLATE["run"] = run_of("a", batches(np.random.default_rng(0), 50))
     runs = [
-        replace(TEMPLATE["run"], name=name, rows=rows(*[(at, 1, loss) for at, loss in enumerate(losses.tolist(), 1)]))
+        replace(
+            TEMPLATE["run"],
+            name=name,
+            place=name,
+            rows=rows(*[(at, 1, loss) for at, loss in enumerate(losses.tolist(), 1)]),
+        )
         for name, losses in (("a", one), ("b", two))
     ]
     return compare(runs, margin=margin).pairs[0]

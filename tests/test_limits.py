@@ -13,7 +13,8 @@ from jinmaek.core.limits import Limiting, Limits
 from jinmaek.core.record import EvaluationRecord, RunFacts, StepRecord
 from jinmaek.detect import diagnose
 from jinmaek.detect.noise_scale import NoiseScaleMeter
-from jinmaek.detect.robust_variance import mean_interval, slope_interval, student_quantile
+from jinmaek.detect.robust_variance import mean_interval, slope_interval
+from jinmaek.detect.student import student_quantile
 from jinmaek.explain import explain, tell_limits
 from jinmaek.ingest import find_logs
 from jinmaek.report import as_json, as_markdown

@@ -5,8 +5,9 @@ import random
 import pytest
 
 from jinmaek.core.codec import plain
+from jinmaek.detect.student import student_quantile
 from jinmaek.lab.comparison import compare_arms
-from jinmaek.lab.intervals import mean_interval, t_quantile
+from jinmaek.lab.intervals import mean_interval
 from jinmaek.lab.outcome import Outcome, decode_outcome, encode_outcome
 from jinmaek.lab.table import as_dict, sentences
 from sweeps import design_of, finished
@@ -18,7 +19,8 @@ TABLE |= {(0.99, 1): 63.657, (0.99, 2): 9.925, (0.99, 5): 4.032, (0.99, 20): 2.8
 
 @pytest.mark.parametrize("case", TABLE, ids=str)
 def test_quantiles_are_those_of_the_tables(case):
-    assert t_quantile(*case) == pytest.approx(TABLE[case], abs=6e-4)
+    level, freedom = case
+    assert student_quantile(0.5 + level / 2, freedom) == pytest.approx(TABLE[case], abs=6e-4)
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from jinmaek.comparison.differences import (
     correlation,
@@ -75,10 +74,9 @@ def compare(runs: Sequence[Run], *, margin: float | None = None) -> Comparison:
 def _refuse_twice(runs: Sequence[Run]) -> None:
     seen = set()
     for run in runs:
-        place = str(Path(run.name).resolve())
-        if place in seen:
+        if run.place in seen:
             raise LogError("compare.twice", name=run.name)
-        seen.add(place)
+        seen.add(run.place)
 
 
 def _compared(run: Run) -> ComparedRun:

@@ -10,7 +10,8 @@ from jinmaek.comparison.differences import held_out_keys, last_held_out
 from jinmaek.comparison.reading import Run
 from jinmaek.core.comparison import Basis, NoiseFloor
 from jinmaek.core.manifest import is_inert, settings_of
-from jinmaek.detect.robust_variance import LEVEL, student_quantile
+from jinmaek.detect.robust_variance import LEVEL
+from jinmaek.detect.student import student_quantile
 
 _SEEDED = ("train.seed", "name")
 

@@ -36,7 +36,10 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class Run:
-    """A run that was read whole. ``held_out``: content and loss tokens of each held-out example."""
+    """A run that was read whole.
+
+    ``place``: where it lies, not the same for two runs; ``held_out``: content and loss tokens of each held-out example.
+    """
 
     name: str
     diagnosed: Diagnosed
@@ -45,6 +48,7 @@ class Run:
     evaluations: list[EvaluationRecord]
     manifest: Mapping[str, Any] | None
     held_out: tuple[tuple[str, int], ...] = ()
+    place: str = ""
 
     @property
     def has_steps(self) -> bool:
@@ -79,10 +83,18 @@ def read(source: LogSource, path: str, progress: Callable[[int], None]) -> Run:
     collected = _Collector()
     diagnosed = diagnose(source, (), progress, watch=collected.watch)
     evaluations = [collected.evaluations[step] for step in sorted(collected.evaluations)]
-    run = Run(source.name, diagnosed, source.facts, collected.rows, evaluations, None)
+    run = Run(source.name, diagnosed, source.facts, collected.rows, evaluations, None, place=_place(source.name, path))
     if source.facts.source == "jinmaek":
         _add_directory(run, [Path(path), Path(path) / source.name])
     return run
+
+
+def _place(name: str, path: str) -> str:
+    """One file may hold several runs, and a folder's runs are named from the folder on."""
+    root = Path(path).resolve()
+    if Path(name).resolve() == root:
+        return str(root)
+    return str(root / name) if (root / name).exists() else f"{root}#{name}"
 
 
 def _row(record: StepRecord, trace: Trace) -> Row:

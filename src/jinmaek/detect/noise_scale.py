@@ -24,8 +24,8 @@ from jinmaek.detect.robust_variance import (
     long_run_covariance,
     mean_interval,
     num_cosines,
-    student_quantile,
 )
+from jinmaek.detect.student import student_quantile
 
 FEWEST = 20  # points: one step's estimate is nearly all noise
 

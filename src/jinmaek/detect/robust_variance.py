@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, pi, pow, sqrt, tan
-from statistics import NormalDist
+from math import cos, pi, pow, sqrt
+
+from jinmaek.detect.student import student_quantile
 
 LEVEL = 0.95
 POWER = 0.8
@@ -39,23 +40,6 @@ class Estimated:
         (t_{1−α/2} + t_{power}) times the standard error (Bloom 1995, *Minimum Detectable Effects*).
         """
         return self.half_width(level) + student_quantile(power, self.freedom) * self.error
-
-
-def student_quantile(probability: float, freedom: int) -> float:
-    """Quantile of Student's t: exact for ν = 1 and 2, else by its expansion in 1/ν (Abramowitz & Stegun 26.7.5),
-    which at 97.5 % is within 0.2 % from ν = 3 on."""
-    if freedom == 1:
-        return tan(pi * (probability - 0.5))
-    if freedom == 2:
-        return (2 * probability - 1) / sqrt(2 * probability * (1 - probability))
-    z = NormalDist().inv_cdf(probability)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum((term / float(freedom) ** power for power, term in enumerate(terms, 1)), 0.0)
 
 
 def mean_interval(values: Sequence[float]) -> Estimated | None:

@@ -13,14 +13,13 @@ from jinmaek.core.comparison import (
     Comparison,
     Equivalence,
     Fact,
-    Interval,
     LrCause,
     Outcome,
     Pair,
-    RoundingGap,
-    Split,
 )
-from jinmaek.core.text import Lang, catalogue, say
+from jinmaek.core.text import Lang, say
+from jinmaek.explain.comparison_split import tell_split
+from jinmaek.explain.comparison_words import fact_name, interval_words, is_recorded, size
 from jinmaek.explain.limits import ToldLimits, tell_limits
 from jinmaek.explain.telling import title
 from jinmaek.explain.verdict_words import listed, number, printable
@@ -31,21 +30,10 @@ _EQUIVALENCES: Mapping[Equivalence, str] = {
     "different": "compare.different",
     "not_enough": "compare.not_enough",
 }
-_GAPS: Mapping[RoundingGap, str] = {
-    "printed_digits": "compare.rounding_printed",
-    "not_recorded": "compare.rounding_not_recorded",
-    "precision": "compare.rounding_not_recorded",
-}
 _LR_CAUSES: Mapping[LrCause, str] = {
     "schedule_steps": "compare.lr_schedule_steps",
     "peak_lr": "compare.lr_peak_lr",
     "schedule": "compare.lr_schedule",
-}
-_FACTS = {
-    "kernels": "compare.fact_kernels",
-    "versions": "compare.fact_versions",
-    "device": "compare.fact_device",
-    "peak_lr": "compare.fact_peak_lr",
 }
 _RELATED = 0.5  # correlation worth a word
 
@@ -151,7 +139,7 @@ def _pair(pair: Pair, comparison: Comparison, lang: Lang) -> ToldPair:
         same=", ".join(_same(pair, lang)),
         differs=tuple(_differs(pair, names, lang)),
         unknown=_unknown(pair, lang),
-        parting=tuple(_parting(pair, names, paths, lang)),
+        parting=tuple(tell_split(pair, names, paths, lang)),
         losses=tuple(_losses(pair, lang)),
         caution=say("compare.one_seed", lang) if alone and recorded else None,
     )
@@ -162,50 +150,27 @@ def _headline(pair: Pair, comparison: Comparison, names: Mapping[str, str], lang
         return say("compare.identical", lang, num=number(pair.num_common), **names)
     if pair.decided is None or pair.basis is None:
         return say("compare.no_interval", lang, num=number(pair.num_common), **names)
-    words = {**names, **_interval(pair.decided), "what": say(_BASES[pair.basis], lang)}
+    words = {**names, **interval_words(pair.decided), "what": say(_BASES[pair.basis], lang)}
     if pair.outcome == "within_seeds" and comparison.floor is not None:
-        return say("compare.within_seeds", lang, **words, reach=_size(comparison.floor.reach))
+        return say("compare.within_seeds", lang, **words, reach=size(comparison.floor.reach))
     if pair.outcome == "not_separated":
         return say("compare.not_separated", lang, **words)
     return say("compare.lower" if pair.decided.value < 0 else "compare.higher", lang, **words)
 
 
-def _interval(interval: Interval) -> dict[str, str]:
-    return {
-        "value": _signed(interval.value),
-        "low": _signed(interval.low),
-        "high": _signed(interval.high),
-        "detectable": _size(interval.detectable),
-        "num": number(interval.num),
-    }
-
-
-def _signed(value: float) -> str:
-    text = number(float(f"{value:.3g}"))
-    return text.replace("-", "−", 1) if value < 0 else f"+{text}" if value > 0 else text
-
-
-def _size(value: float) -> str:
-    return number(float(f"{value:.2g}"))
-
-
 def _same(pair: Pair, lang: Lang) -> Iterator[str]:
-    if pair.order_differs_at is None and _recorded(pair, "order"):
+    if pair.order_differs_at is None and is_recorded(pair, "order"):
         yield say("compare.fact_examples", lang)
     if pair.lr is None:
         yield say("compare.fact_lr", lang)
-    yield from (_name(fact.name, lang) for fact in pair.facts if fact.state == "same" and fact.name != "order")
-
-
-def _recorded(pair: Pair, name: str) -> bool:
-    return any(fact.name == name and fact.state != "unknown" for fact in pair.facts)
+    yield from (fact_name(fact.name, lang) for fact in pair.facts if fact.state == "same" and fact.name != "order")
 
 
 def _differs(pair: Pair, names: Mapping[str, str], lang: Lang) -> Iterator[str]:
     if pair.lr is not None:
         lr = pair.lr
         steps = {"first_step": lr.first_step, "last_step": lr.last_step}
-        sentences = [say("compare.lr", lang, **steps, ratio=_size(lr.last_ratio), **names)]
+        sentences = [say("compare.lr", lang, **steps, ratio=size(lr.last_ratio), **names)]
         if lr.cause is not None:
             values = {"first_value": _value(lr.first_value), "other_value": _value(lr.other_value)}
             sentences.append(say(_LR_CAUSES[lr.cause], lang, **{**names, **values}))
@@ -213,7 +178,7 @@ def _differs(pair: Pair, names: Mapping[str, str], lang: Lang) -> Iterator[str]:
     if pair.order_differs_at is not None:
         yield say("compare.order_from", lang, step=pair.order_differs_at)
     # Fingerprints of a longer order, and of what the settings above it change, say nothing new.
-    hidden = {"order"} if pair.order_differs_at is not None or _recorded(pair, "order") else set()
+    hidden = {"order"} if pair.order_differs_at is not None or is_recorded(pair, "order") else set()
     if pair.lr is not None and pair.lr.cause is not None:
         hidden.add(pair.lr.cause)  # said above
     for fact in pair.facts:
@@ -224,7 +189,7 @@ def _differs(pair: Pair, names: Mapping[str, str], lang: Lang) -> Iterator[str]:
 def _difference(fact: Fact, lang: Lang) -> str:
     absent = say("proof.absent", lang)
     first, other = (absent if value in (None, "", "None") else printable(value) for value in (fact.first, fact.other))
-    return f"{_name(fact.name, lang)}: {first} → {other}"
+    return f"{fact_name(fact.name, lang)}: {first} → {other}"
 
 
 def _value(value: Any) -> str:
@@ -232,51 +197,8 @@ def _value(value: Any) -> str:
 
 
 def _unknown(pair: Pair, lang: Lang) -> str:
-    names = [_name(fact.name, lang) for fact in pair.facts if fact.state == "unknown"]
+    names = [fact_name(fact.name, lang) for fact in pair.facts if fact.state == "unknown"]
     return say("compare.not_recorded", lang, names=", ".join(names)) if names else ""
-
-
-def _name(name: str, lang: Lang) -> str:
-    if name in _FACTS:
-        return say(_FACTS[name], lang)
-    key = f"proof_difference.{name}"
-    return say(key, lang) if key in catalogue() else printable(name)
-
-
-def _parting(pair: Pair, names: Mapping[str, str], paths: Mapping[str, str], lang: Lang) -> Iterator[str]:
-    split = pair.split
-    if split is None:
-        exact = pair.outcome == "identical" or _recorded(pair, "initial_adapter")
-        yield say("compare.never" if exact else "compare.never_printed", lang)
-        return
-    relative, later = split.relative, split.relative_later
-    steps = {"step": split.step, "relative": _size(relative) if relative is not None else "?"}
-    if later is not None and relative is not None and later > relative:
-        yield say("compare.parts_grows", lang, **steps, later=_size(later))
-    else:
-        yield say("compare.parts", lang, **steps)
-    yield from _rounding(split, names, paths, lang)
-
-
-def _rounding(split: Split, names: Mapping[str, str], paths: Mapping[str, str], lang: Lang) -> Iterator[str]:
-    causes = listed(_name(cause, lang) for cause in split.causes)
-    if split.gap is not None:
-        yield say(_GAPS[split.gap], lang)
-        return
-    if split.rounding == "other_cause":
-        yield say("compare.rounding_other_cause", lang, names=causes)
-        return
-    known = split.relative is not None and split.epsilon is not None
-    multiple = _size(split.relative / split.epsilon) if known and split.relative and split.epsilon else "?"
-    size = {"multiple": multiple, "epsilon": _size(split.epsilon) if split.epsilon else "?"}
-    if split.rounding == "too_large":
-        yield say("compare.rounding_too_large", lang, **size, **paths)
-        return
-    yield say("compare.rounding_fits", lang, **size)
-    if causes:
-        yield say("compare.rounding_from", lang, names=causes)
-    else:
-        yield say("compare.rounding_nothing", lang, **paths)
 
 
 def _losses(pair: Pair, lang: Lang) -> Iterator[str]:
@@ -289,15 +211,15 @@ def _losses(pair: Pair, lang: Lang) -> Iterator[str]:
             width=pair.window_steps,
             first_step=pair.first_step,
             last_step=pair.last_step,
-            largest=_size(pair.largest),
+            largest=size(pair.largest),
             largest_step=pair.largest_step,
         )
     if pair.mean is not None:
-        yield say("compare.mean", lang, **_interval(pair.mean))
+        yield say("compare.mean", lang, **interval_words(pair.mean))
     if pair.late is not None:
-        yield say("compare.late", lang, **_interval(pair.late))
+        yield say("compare.late", lang, **interval_words(pair.late))
     if pair.correlation is not None and pair.correlation >= _RELATED and pair.largest:
-        yield say("compare.correlation", lang, correlation=_size(min(pair.correlation, 0.99)))
+        yield say("compare.correlation", lang, correlation=size(min(pair.correlation, 0.99)))
     held_out = pair.held_out
     if held_out is None:
         return
@@ -306,7 +228,7 @@ def _losses(pair: Pair, lang: Lang) -> Iterator[str]:
     if held_out.difference is None:
         yield say("compare.held_out_unpaired", lang, **losses, **steps)
     else:
-        yield say("compare.held_out", lang, **losses, **steps, **_interval(held_out.difference))
+        yield say("compare.held_out", lang, **losses, **steps, **interval_words(held_out.difference))
 
 
 def _notes(comparison: Comparison, lang: Lang) -> Iterator[str]:
@@ -316,9 +238,9 @@ def _notes(comparison: Comparison, lang: Lang) -> Iterator[str]:
             "compare.floor",
             lang,
             what=say(_BASES[floor.basis], lang),
-            deviation=_size(floor.deviation),
+            deviation=size(floor.deviation),
             freedom=floor.freedom,
-            reach=_size(floor.reach),
+            reach=size(floor.reach),
         )
     if len(comparison.pairs) > 1 and comparison.pairs[0].decided is not None:
         level = f"{comparison.pairs[0].decided.level * 100:.4g}%"
