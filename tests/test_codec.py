@@ -34,11 +34,19 @@ VALUES = {
     "digest": st.none() | NAMES,
     "first_grad_norm": FLOATS,
     "first_loss_tokens": COUNTS,
+    "memory_bytes": COUNTS,
     "num_steps": st.integers(min_value=1),
     "epoch": FLOATS,
     "token_accuracy": FLOATS,
 }
-RARE = {"first_grad_norm", "first_loss_tokens", "num_steps", "epoch", "token_accuracy"}  # not spelt out as null
+RARE = {
+    "first_grad_norm",
+    "first_loss_tokens",
+    "memory_bytes",
+    "num_steps",
+    "epoch",
+    "token_accuracy",
+}  # not spelt out as null
 FLOAT_FIELDS = [field.name for field in fields(StepRecord) if field.type == "float | None" and field.name not in RARE]
 OTHER_FIELDS = [field.name for field in fields(StepRecord) if field.name not in {"step", *FLOAT_FIELDS, *RARE}]
 

@@ -78,6 +78,7 @@ def families():
         "weights.": literal("core/finding.py", "Weights"),
         "confidence.": literal("core/finding.py", "Confidence"),
         "outcome.": literal("core/finding.py", "Outcome"),
+        "watch_family.": {rule.family for rule in RULES},
         "rule.": {rule.name for rule in RULES} | {"hidden-schedule-change"},
         "needs.": names_in("needs") & texts_of("detect"),
         "lookalike.": names_in("lookalike") & (texts_of("detect") | excluded()),
@@ -154,7 +155,7 @@ def test_every_message_that_the_code_says_exists():
 def test_every_string_that_looks_like_a_message_key_is_one():
     """Keys that are chosen first and said later; settings share some of the sections' names."""
     pattern = re.compile(rf"({'|'.join(SECTIONS)})\.[a-z0-9_]*[a-z0-9]")
-    texts = {text_of(node) for node in NODES} - {None, "run.json"}
+    texts = {text_of(node) for node in NODES} - {None, "run.json", "report.html"}
     assert {text for text in texts if pattern.fullmatch(text)} <= set(catalogue()) | set(defaults())
 
 

@@ -1,8 +1,8 @@
 """jinmaek (진맥): QLoRA fine-tuning that cannot fail silently.
 
 Everything the commands do is a function here: :func:`train`, :func:`resume`, :func:`ask`, :func:`diagnose`,
-:func:`compare`, :func:`prove`, :func:`prove_against`, :func:`load_recipe`, :func:`read_steps`. Each is imported when it
-is first used: reading a log must not wait for torch, nor for pydantic.
+:func:`compare`, :func:`prove`, :func:`prove_against`, :func:`write_report`, :func:`load_recipe`, :func:`read_steps`.
+Each is imported when it is first used: reading a log must not wait for torch, nor for pydantic.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jinmaek.pulse import RunResult, resume, train
     from jinmaek.pulse.listener import RunListener
     from jinmaek.replay import prove, prove_against
+    from jinmaek.report.page import write_report
     from jinmaek.talk import ask
 
 _LATER = {
@@ -40,6 +41,7 @@ _LATER = {
     "prove": ("jinmaek.replay", "prove"),
     "prove_against": ("jinmaek.replay", "prove_against"),
     "ask": ("jinmaek.talk", "ask"),
+    "write_report": ("jinmaek.report.page", "write_report"),
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "read_steps",
     "resume",
     "train",
+    "write_report",
 ]
 
 

@@ -3,6 +3,7 @@
 Exit codes: 0 done; 1 a fault of jinmaek itself; 2 bad input (recipe, data, model, run, disk); 3 the run was
 stopped, or learnt nothing; 130 interrupted by Ctrl-C (saved). ``diagnose``: 0 nothing wrong found, 1 found.
 ``prove``: 0 the step is healthy (the runs are alike), 1 a cause is shown, 3 undecided or not reproduced.
+``sweep``: 0 every trial succeeded, 3 some did not or were not run.
 ``compare --equivalent``: 0 equivalent, 1 different, 3 not enough evidence; ``compare`` alone: 0.
 """
 
@@ -144,6 +145,34 @@ def prove(
     raise typer.Exit(code)
 
 
+@app.command(help=_help("sweep"))
+def sweep(  # noqa: PLR0913, PLR0917 (typer reads the options from the parameters)
+    recipe: Annotated[str | None, typer.Argument(help=_help("recipe"), show_default=False)] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help=_help("settings"), show_default=False)] = None,
+    vary: Annotated[list[str] | None, typer.Option("--vary", help=_help("vary"), show_default=False)] = None,
+    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help=_help("seeds"), show_default=False)] = None,
+    design: Annotated[str | None, typer.Option("--design", help=_help("design"), show_default=False)] = None,
+    controlled: Annotated[bool, typer.Option("--controlled", help=_help("controlled"))] = False,
+    find: Annotated[str | None, typer.Option("--find", help=_help("find"), show_default=False)] = None,
+    between: Annotated[str | None, typer.Option("--range", help=_help("find_range"), show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=5, help=_help("find_steps"), show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option("--out", help=_help("sweep_out"), show_default=False)] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help=_help("sweep_resume"), show_default=False)] = None,
+    budget: Annotated[str | None, typer.Option("--budget", help=_help("budget"), show_default=False)] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help=_help("jobs"))] = 1,
+    engine: Annotated[str, typer.Option("--engine", help=_help("engine"))] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=_help("dry_run"))] = False,
+    lang: LangOption = _LANG,
+    as_json: JsonOption = False,
+) -> None:
+    """Vary settings over paired seeds and compare."""
+    from jinmaek.cli.sweeping import Asked, SweepOptions, run_sweep
+
+    options = SweepOptions(out=out, budget=budget, jobs=jobs, engine=engine, dry_run=dry_run, as_json=as_json)
+    asked = Asked(recipe, tuple(settings or ()), tuple(vary or ()), seeds, design, controlled, find, between, steps)
+    raise typer.Exit(run_sweep(asked, resume, options, checked_lang(lang)))
+
+
 @app.command(help=_help("compare"))
 def compare(
     paths: Annotated[list[str], typer.Argument(help=_help("compare_paths"), metavar="RUN")],
@@ -169,6 +198,51 @@ def rules(
     from jinmaek.cli.diagnosis import print_rules
 
     print_rules(name, spoken)
+
+
+@app.command(help=_help("report"))
+def report(
+    runs: Annotated[list[str], typer.Argument(help=_help("report_runs"), metavar="RUN")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help=_help("report_out"))] = None,
+    png: Annotated[Path | None, typer.Option("--png", help=_help("report_png"))] = None,
+    svg: Annotated[Path | None, typer.Option("--svg", help=_help("report_svg"))] = None,
+    chart: Annotated[str | None, typer.Option("--chart", help=_help("report_chart"))] = None,
+    lang: LangOption = _LANG,
+) -> None:
+    """Write the page of one run, or of several, or a chart of them."""
+    spoken = checked_lang(lang)
+    if chart is not None and png is None and svg is None:
+        raise RunError("cli.chart_alone", chart=chart)
+    from jinmaek.cli.reporting import report_runs
+
+    report_runs(runs, out, spoken, png=png, svg=svg, chart=chart or "loss")
+
+
+@app.command(help=_help("watch"))
+def watch(
+    run: Annotated[Path | None, typer.Argument(help=_help("watch_run"), show_default=False)] = None,
+    once: Annotated[bool, typer.Option("--once", help=_help("watch_once"))] = False,
+    lang: LangOption = _LANG,
+) -> None:
+    """Watch a run of another process."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.watching import watch_run
+
+    raise typer.Exit(watch_run(run, spoken, once=once))
+
+
+@app.command(help=_help("web"))
+def web(
+    folder: Annotated[Path, typer.Argument(help=_help("web_folder"), metavar="RUNS_DIR")] = Path("runs"),
+    host: Annotated[str, typer.Option("--host", help=_help("web_host"))] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help=_help("web_port"))] = 8765,
+    lang: LangOption = _LANG,
+) -> None:
+    """Serve a page of all runs."""
+    spoken = checked_lang(lang)
+    from jinmaek.cli.serving import serve
+
+    serve(folder, host, port, spoken)
 
 
 @recipes_app.callback(invoke_without_command=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from jinmaek.core.finding import Finding
 from jinmaek.core.record import StepRecord
-from jinmaek.core.text import Lang, say
+from jinmaek.core.text import Lang, duration, say
 from jinmaek.explain.telling import key_of, title_of
 from jinmaek.pulse.listener import RunListener
 from jinmaek.pulse.recorder import skip_cause
@@ -158,14 +157,3 @@ def skip_message(record: StepRecord) -> str:
 def _shown(record: StepRecord) -> dict[str, object]:
     facts = ("step", "loss", "grad_norm", "lr", "loss_scale")
     return {name: getattr(record, name) for name in facts}
-
-
-def duration(seconds: float) -> str:
-    """Whole time in the two units that matter: 3:25:00 as ``3h25m``, 65 s as ``1m05s``."""
-    if not math.isfinite(seconds):
-        return "—"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-import signal
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import torch
 from rich.console import Console
 
+from jinmaek.cli.interruption import ctrl_c_saves
 from jinmaek.cli.progress import TrainingView
 from jinmaek.config import Recipe
 from jinmaek.core.errors import ModelError
-from jinmaek.core.text import Lang, say
+from jinmaek.core.text import Lang
 from jinmaek.pulse import RunResult, resume, train
 
 
@@ -51,29 +48,3 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     # On the CPU there is nothing to page: the plain optimizer does the same.
     warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
-
-
-class _Flag:
-    def __init__(self) -> None:
-        self.raised = False
-
-    def __call__(self) -> bool:
-        return self.raised
-
-
-@contextmanager
-def ctrl_c_saves(console: Console, lang: Lang) -> Iterator[_Flag]:
-    """Within, the first Ctrl-C raises the flag that the loop asks for; the second one stops at once."""
-    flag = _Flag()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if flag.raised:
-            raise KeyboardInterrupt
-        flag.raised = True
-        console.print(say("cli.interrupting", lang))
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield flag
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -95,7 +95,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> list[Pr
         elif not text.strip():
             _take_out(values, section, name)
         elif isinstance(values.setdefault(section, {}), dict):
-            values[section][name] = _toml_value(text.strip())
+            values[section][name] = toml_value(text.strip())
             given.add(f"{section}.{name}")
     for key in given:
         section, _, name = _ALTERNATIVES.get(key, "").partition(".")
@@ -110,7 +110,8 @@ def _take_out(values: dict[str, Any], section: str, name: str) -> None:
         table.pop(name, None)
 
 
-def _toml_value(text: str) -> Any:
+def toml_value(text: str) -> Any:
+    """The value as TOML reads it; what is no TOML value is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -26,10 +26,11 @@ _FLOAT_FIELDS = frozenset(
         "token_accuracy",
     )
 )
-# Most lines lack these, which only other trainers' logs or steps of several microbatches have: not spelt out then.
+# Most lines lack these, which only other trainers' logs, GPUs or steps of several microbatches have: not spelt out.
 _RARE: dict[str, Any] = {
     "first_grad_norm": None,
     "first_loss_tokens": None,
+    "memory_bytes": None,
     "num_steps": 1,
     "epoch": None,
     "token_accuracy": None,

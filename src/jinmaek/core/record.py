@@ -45,6 +45,7 @@ class StepRecord:
         example_ids: ids of the step's examples, in order.
         groups: statistics by module name.
         digest: hash of the exact bits of loss and gradient norms; equal digests mean the same step.
+        memory_bytes: most device memory that tensors took at once since the process began; ``None`` on the CPU.
         num_steps: steps that the record sums up, ``step`` being the last of them (other trainers' logs print a
             line every ten steps, say; jinmaek's own records are always of one step).
         first_grad_norm: 2-norm of the gradient of the step's first microbatch alone, the mean over its own
@@ -72,6 +73,7 @@ class StepRecord:
     digest: str | None = None
     first_grad_norm: float | None = None
     first_loss_tokens: int | None = None
+    memory_bytes: int | None = None
     num_steps: int = 1
     epoch: float | None = None
     token_accuracy: float | None = None

@@ -7,6 +7,7 @@ in a layer above, so that an error can say itself wherever it is raised
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -48,3 +49,14 @@ def default_lang(environ: Mapping[str, str] = os.environ) -> Lang:
 def is_lang(value: str) -> bool:
     """Whether jinmaek speaks ``value``."""
     return value in get_args(Lang)
+
+
+def duration(seconds: float) -> str:
+    """Whole time in the two units that matter: 3:25:00 as ``3h25m``, 65 s as ``1m05s``."""
+    if not math.isfinite(seconds):
+        return "—"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -52,7 +52,7 @@ def read_steps_alone(open_log: Opener, log: LogSource) -> Iterator[Item]:
         for stretch in stretches:
             for _ in range(stretch.num_lines):
                 raw = next(lines, b"")
-                record = _record(raw if kept <= GROUPS_EVERY or kept % GROUPS_EVERY == 0 else _without_groups(raw))
+                record = record_of(raw if kept <= GROUPS_EVERY or kept % GROUPS_EVERY == 0 else _without_groups(raw))
                 if record is None:
                     # The last line of a run that still goes on, or was killed, may be half written.
                     log.unread += raw.endswith(b"\n") and not raw.isspace()
@@ -73,7 +73,7 @@ def read_steps_once(open_log: Opener, log: LogSource) -> Iterator[Item]:
     last = -1
     with open_log() as stream:
         for raw in iter(partial(stream.readline, LONGEST_LINE), b""):
-            record = _record(raw)
+            record = record_of(raw)
             if record is None:
                 log.unread += raw.endswith(b"\n") and not raw.isspace()
                 continue
@@ -83,7 +83,8 @@ def read_steps_once(open_log: Opener, log: LogSource) -> Iterator[Item]:
             yield record
 
 
-def _record(raw: bytes) -> StepRecord | None:
+def record_of(raw: bytes) -> StepRecord | None:
+    """The record of a line of ``steps.jsonl``; ``None`` if it holds none."""
     try:
         row = scan_json(raw.decode(), 0)[0]
         if b'"groups":{' in raw or b'"NaN"' in raw or b'Infinity"' in raw or not raw.startswith(_HEAD):
@@ -138,7 +139,7 @@ def _step_of(raw: bytes) -> int | None:
         digits = raw[len(_HEAD) : raw.find(b",", len(_HEAD), 40)]
         if digits.isdigit():
             return int(digits)
-    record = _record(raw)
+    record = record_of(raw)
     return None if record is None else record.step
 
 
@@ -149,8 +150,8 @@ def _read_events(path: Path) -> list[tuple[int, Item]]:
         return found
     with path.open("rb") as stream:
         for raw in iter(partial(stream.readline, LONGEST_LINE), b""):
-            event = _event(raw)
-            item = _item(event) if event else None
+            event = event_of(raw)
+            item = item_of(event) if event else None
             if item is None:
                 continue
             step = item.step or 0
@@ -163,7 +164,8 @@ def _read_events(path: Path) -> list[tuple[int, Item]]:
     return sorted(found, key=lambda pair: pair[0])
 
 
-def _event(raw: bytes) -> dict[str, Any] | None:
+def event_of(raw: bytes) -> dict[str, Any] | None:
+    """A line of ``events.jsonl``; ``None`` if it is no object."""
     try:
         event = json.loads(raw)
     except (ValueError, RecursionError):
@@ -171,7 +173,8 @@ def _event(raw: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
-def _item(event: Mapping[str, Any]) -> Item | None:
+def item_of(event: Mapping[str, Any]) -> Item | None:
+    """What an event says beside the steps; ``None`` if the rules have no use for it."""
     kind = event.get("event")
     step = to_count(to_number(event.get("num_steps" if kind == "end" else "step")))
     if kind == "evaluation":

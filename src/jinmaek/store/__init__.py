@@ -2,5 +2,6 @@
 
 from jinmaek.store.run_directory import RunDirectory
 from jinmaek.store.steps import StepWriter, read_steps
+from jinmaek.store.verdicts import read_verdicts
 
-__all__ = ["RunDirectory", "StepWriter", "read_steps"]
+__all__ = ["RunDirectory", "StepWriter", "read_steps", "read_verdicts"]

@@ -208,6 +208,7 @@ class StepOutcome:
         self._updates: torch.Tensor | None = None
         self._done: torch.cuda.Event | None = None
         self._seconds = math.nan
+        self._memory_bytes: int | None = None
 
     @torch.no_grad()
     def send(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: torch.Tensor) -> None:
@@ -237,8 +238,10 @@ class StepOutcome:
         self._record_event()
 
     def timed(self, started: float) -> StepOutcome:
-        """Note the wall-clock time since ``started``."""
+        """Note the wall-clock time since ``started``, and the memory: the allocator's own count, without the device."""
         self._seconds = time.perf_counter() - started
+        if self._training.device.type == "cuda":
+            self._memory_bytes = torch.cuda.max_memory_allocated(self._training.device)
         return self
 
     def record(self) -> StepRecord:
@@ -263,6 +266,7 @@ class StepOutcome:
             first_grad_norm=self.first.unscaled(self._first_norm, self.used_scale, self._num_loss_tokens),
             first_loss_tokens=self.first.num_loss_tokens,
             digest=None if known is None else hashlib.blake2b(known.numpy().tobytes(), digest_size=8).hexdigest(),
+            memory_bytes=self._memory_bytes,
         )
 
     def _update_ratio(self) -> float | None:
