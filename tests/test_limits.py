@@ -138,6 +138,25 @@ def test_a_run_that_improves_says_so_by_its_held_out_losses_too():
     assert found.facts["change_high"] > 0, "the training curve alone would not have shown it"
 
 
+@pytest.mark.parametrize(("slope_after", "expected"), [(1.0, "low_lr"), (0.2, "improving")])
+def test_where_the_training_loss_is_too_noisy_the_held_out_losses_tell_whether_it_slowed(slope_after, expected):
+    """As tiny-ko at a hundredth of its lr: a batch's loss varies by more than the run learns."""
+    rng = np.random.default_rng(8)
+    level = rng.gamma(4, 0.5, 60)
+    quiet = run(replace(SLOW, steps=200), [0])[0][0]
+    records = [replace(record, loss=2 + rng.normal(0, 1.0)) for record in quiet]
+    fallen = {0: 0.0, 50: 0.05, 100: 0.1, 150: 0.1 + 0.05 * slope_after, 200: 0.1 + 0.1 * slope_after}
+    held_out = [
+        EvaluationRecord(
+            step=step, loss=float((level - fall).mean()), example_losses=tuple(level - fall + rng.normal(0, 0.01, 60))
+        )
+        for step, fall in fallen.items()
+    ]
+    found = limits_of(sorted([*records, *held_out], key=lambda item: item.step))
+    assert found.facts["slowing"] == pytest.approx(slope_after, rel=0.3)
+    assert found.limiting == expected
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_skipped_steps_come_first(seed):
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ import jinmaek
 from jinmaek.comparison import compare_paths
 
 SETTINGS = (
-    "samples.questions=", "train.checkpoint_every=0", "capture.every=0", "train.eval_every=40", "train.max_steps=240",
+    "samples.questions=", "train.checkpoint_every=0", "capture.every=0", "train.eval_every=40", "train.max_steps=160",
     "optim.warmup_steps=0", "train.accumulation=2", "train.batch_size=4",
 )  # fmt: skip
 

@@ -105,6 +105,8 @@ def _facts(trace: Trace) -> dict[str, Any]:
     }
     facts |= _slope(late, early, learning.lrs, middle)
     facts |= _held_out(trace, middle)
+    if facts["slowing"] is None:
+        facts["slowing"] = _held_out_slowing(trace, facts["held_out_since"])
     noise = learning.noise.measured(int(middle) + 1)
     facts |= _noise(trace, noise, facts, last - middle)
     return {**facts, "noise": noise}
@@ -164,6 +166,24 @@ def _held_out(trace: Trace, middle: float) -> dict[str, Any]:
             "held_out_since": since.step,
         }
     return facts
+
+
+def _held_out_slowing(trace: Trace, since: int | None) -> float | None:
+    """As of the training loss, where that is too noisy to tell: the held-out loss per lr after ``since`` and before."""
+    seen = [each for each in trace.evaluations if isfinite(each.loss)]
+    middle = next((each for each in seen if each.step == since and since), None)
+    if middle is None:
+        return None
+    rates = []
+    for one, other in ((seen[0], middle), (middle, seen[-1])):
+        lr = _mean(
+            [p.mean for p in trace.learning.lrs.closed() if p.mean is not None and one.step < p.step <= other.step]
+        )
+        change = _paired(one, other)
+        if not lr or change is None or change.value + change.half_width() >= 0:
+            return None
+        rates.append(change.value / (lr * (other.step - one.step)))
+    return rates[1] / rates[0]
 
 
 def _paired(one: EvaluationRecord, other: EvaluationRecord) -> Estimated | None:
