@@ -51,6 +51,7 @@ BAD_INPUT = {
     "resume and more": (["{recipe}", "--resume", "nowhere"], "leave out the recipe"),
     "resume of nothing": (["--resume", "nowhere"], "nowhere is no sweep"),
     "find": (["{recipe}", "--find", "rank"], "only lr and batch"),
+    "steps without find": (["{recipe}", "--vary", "optim.lr=1,2", "--steps", "9"], "belong to --find lr"),
     "find and vary": (["{recipe}", "--find", "lr", "--vary", "optim.lr=1,2"], "leave out --vary"),
 }
 

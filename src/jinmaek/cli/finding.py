@@ -27,7 +27,7 @@ from jinmaek.core.errors import RunError
 from jinmaek.core.text import Lang, say
 from jinmaek.lab.comparison import Comparison, compare_arms
 from jinmaek.lab.design import Design
-from jinmaek.lab.find_lr import PURPOSE, SEEDS, STEPS, LrRange, judge, lr_design, lrs_of
+from jinmaek.lab.find_lr import PURPOSE, SEEDS, STEPS, LrRange, is_ruined, judge, lr_design, lrs_of
 from jinmaek.lab.outcome import Outcome
 from jinmaek.lab.sweep_directory import SweepDirectory
 from jinmaek.lab.table import as_dict, failures
@@ -88,7 +88,7 @@ def find_lr(design: Design, directory: SweepDirectory, options: SweepOptions, la
 def _print(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcome], found: LrRange, lang: Lang) -> None:
     console = Console(highlight=False)
     before = [outcome.held_out_before for outcome in outcomes.values() if outcome.held_out_before is not None]
-    dots = [_dot(design, comparison, index, lang) for index in range(len(design.arms))]
+    dots = [_dot(design, comparison, outcomes, index, lang) for index in range(len(design.arms))]
     console.print()
     for text in draw_dots(dots, max(20, min(console.width, 100) - 48), max(before, default=None)):
         console.print(text, markup=False, soft_wrap=True)
@@ -104,7 +104,7 @@ def _print(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcom
         console.print(say("lab.lr_short_runs", lang), markup=False, soft_wrap=True)
 
 
-def _dot(design: Design, comparison: Comparison, index: int, lang: Lang) -> Dot:
+def _dot(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcome], index: int, lang: Lang) -> Dot:
     arm, lr = comparison.arms[index], lrs_of(design)[index]
     if arm.mean is None:
         note = say("lab.lr_failed" if arm.num_failed else "lab.lr_not_run", lang)
@@ -113,6 +113,8 @@ def _dot(design: Design, comparison: Comparison, index: int, lang: Lang) -> Dot:
         note += f"  ({arm.num_failed} ✗)" if arm.num_failed else ""
     if comparison.num_seeds > 1 and index == comparison.lowest:
         note += "  " + say("lab.lr_lowest", lang)
+    elif arm.mean is not None and is_ruined(design, index, outcomes):
+        note += "  " + say("lab.lr_ruined", lang)
     elif comparison.num_seeds > 1 and index in comparison.contenders:
         note += "  " + say("lab.lr_contender", lang)
     return Dot(f"{lr:g}", arm.mean, arm.half_width, note)

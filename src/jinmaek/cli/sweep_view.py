@@ -32,10 +32,9 @@ class SweepView(SweepListener):
         self._last_line = time.monotonic()
         self._bar = Bar(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.completed:.0f}/{task.total}"),
+            BarColumn(bar_width=16),
             TimeElapsedColumn(),
+            TextColumn("{task.description}"),  # last: a narrow terminal cuts only its end
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -79,10 +78,11 @@ class SweepView(SweepListener):
     def on_tick(self, running: dict[Trial, Progress], waiting: list[Trial], estimate: Estimate) -> None:
         """Move the bar: where the running trials are, and the time left of the whole."""
         now = time.monotonic()
-        text = " · ".join(self._place(trial, progress, estimate) for trial, progress in running.items())
+        places = [self._place(trial, progress, estimate, short=len(running) > 1) for trial, progress in running.items()]
         left = self._left(now, running, waiting, estimate)
         if left is not None:
-            text += "  " + say("lab.left", self._lang, time=duration(left))
+            places.insert(0, say("lab.left", self._lang, time=duration(left)))
+        text = " · ".join(places)
         part = sum(
             min(1.0, progress.step / steps) for trial, progress in running.items() if (steps := estimate.steps(trial))
         )
@@ -90,10 +90,10 @@ class SweepView(SweepListener):
         if not self._console.is_terminal and running and now - self._last_line >= LINE_SECONDS:
             self._line(f"  {text}")
 
-    def _place(self, trial: Trial, progress: Progress, estimate: Estimate) -> str:
+    def _place(self, trial: Trial, progress: Progress, estimate: Estimate, *, short: bool) -> str:
         loss = "—" if progress.loss is None else f"{progress.loss:.3f}"
         facts = {"step": progress.step, "steps": estimate.steps(trial) or "?", "loss": loss}
-        return say("lab.place", self._lang, **facts, **self._named(trial))
+        return say("lab.place_short" if short else "lab.place", self._lang, **facts, **self._named(trial))
 
     def _left(
         self, now: float, running: dict[Trial, Progress], waiting: list[Trial], estimate: Estimate

@@ -72,6 +72,8 @@ def run_sweep(asked: Asked, resumed: Path | None, options: SweepOptions, lang: L
         return resume_sweep(resumed, options, lang)
     if asked.recipe is None:
         raise RecipeError("lab.recipe_missing")
+    if asked.find is None and (asked.between is not None or asked.steps is not None):
+        raise RunError("lab.only_find_lr")
     if asked.find is not None:
         if asked.vary or asked.kind is not None or asked.controlled:
             raise RunError("lab.find_alone")

@@ -110,14 +110,14 @@ def judge(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcome
     if best is None:
         return LrRange(found="nothing_ran")
     too_high = next(
-        (lrs[index] for index in range(best + 1, len(lrs)) if _is_ruined(design, index, outcomes)), None
+        (lrs[index] for index in range(best + 1, len(lrs)) if is_ruined(design, index, outcomes)), None
     )  # fmt: skip
     if comparison.num_seeds == 1:
         return LrRange(found="one_seed", best=lrs[best], too_high=too_high)
     if not _beats_untrained(design, best, outcomes):
         return LrRange(found="nothing_learnt", best=lrs[best])
     alive = [index for index, arm in enumerate(comparison.arms) if arm.is_whole]
-    alive = [index for index in alive if not _is_ruined(design, index, outcomes)]
+    alive = [index for index in alive if not is_ruined(design, index, outcomes)]
     told = {index for index in alive if index not in comparison.contenders}  # the best among them
     low = high = best
     while low - 1 in alive and low - 1 not in told:
@@ -151,7 +151,8 @@ def _beats_untrained(design: Design, arm: int, outcomes: Mapping[int, Outcome]) 
     return half_width is not None and mean + half_width < 0
 
 
-def _is_ruined(design: Design, arm: int, outcomes: Mapping[int, Outcome]) -> bool:
+def is_ruined(design: Design, arm: int, outcomes: Mapping[int, Outcome]) -> bool:
+    """Whether a trial of the arm collapsed or ended not finite, or all did worse than the untrained model."""
     ends = [outcomes[trial.number] for trial in design.trials if trial.arm == arm and trial.number in outcomes]
     gains = _gains(design, arm, outcomes)
     return any(end.status in ("collapsed", "not_finite") for end in ends) or (bool(gains) and min(gains) > 0)
