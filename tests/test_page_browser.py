@@ -2,14 +2,20 @@
 
 import math
 import re
+import sys
 import threading
+from pathlib import Path
 
 import pytest
-from bench.browser import browser, executable
 
 import page_runs
 from test_page import page_of
 from test_watch import append
+
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:  # bench is no installed package
+    sys.path.insert(0, str(ROOT))
+from bench.browser import browser, executable  # noqa: E402
 
 pytest.importorskip("playwright")
 pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium")
