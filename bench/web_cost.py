@@ -1,15 +1,15 @@
 """``python -m bench.web_cost [--steps 60] [--rounds 3]``: what five followers of `jinmaek web` cost a running training.
 
 quickstart is trained in turn alone and with the server beside it and five clients on its live stream, each a process
-of its own that unpacks every event; the order of the two changes from round to round. Printed: the median step of each,
-and the relative difference of the means (the slowest 5 % of both left out) with a 95 % interval (bootstrap over steps).
+of its own that unpacks every event; the order of the two changes from round to round. Printed: what of one core the
+server took while the training went on, which other work on the machine does not change; the median step of each; and
+how much longer a step took with followers, round by round (rounds that disagree say that other work decided).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import random
 import socket
 import statistics
 import subprocess
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from jinmaek.store import read_steps
@@ -43,8 +44,8 @@ def train(run: Path, num_steps: int) -> list[float]:
 
 
 @contextmanager
-def followed(folder: Path, num_clients: int) -> Iterator[None]:
-    """The server and its clients, beside what is done within."""
+def followed(folder: Path, num_clients: int, shares: list[float]) -> Iterator[None]:
+    """The server and its clients, beside what is done within; appends the server's share of a core."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -53,18 +54,20 @@ def followed(folder: Path, num_clients: int) -> Iterator[None]:
     loop = f"import time\nwhile True:\n  try:\n    exec({CLIENT!r})\n  except Exception: pass\n  time.sleep(0.5)"
     clients = [subprocess.Popen([sys.executable, "-c", loop, str(port)]) for _ in range(num_clients)]
     try:
-        time.sleep(2)
+        time.sleep(3)
+        started, used = time.perf_counter(), cpu_seconds(server.pid)
         yield
+        shares.append((cpu_seconds(server.pid) - used) / (time.perf_counter() - started))
     finally:
         for process in (*clients, server):
             process.terminate()
             process.wait()
 
 
-def trimmed(values: list[float]) -> float:
-    """Mean without the slowest 5 %."""
-    kept = sorted(values)[: max(1, round(len(values) * 0.95))]
-    return statistics.fmean(kept)
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
@@ -74,26 +77,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=5)
     args = parser.parse_args()
-    alone: list[float] = []
-    watched: list[float] = []
+    alone: list[list[float]] = []
+    watched: list[list[float]] = []
+    shares: list[float] = []
     with tempfile.TemporaryDirectory() as temporary:
         for number in range(args.rounds):
             for with_server in (number % 2 == 0, number % 2 == 1):
                 folder = Path(temporary) / f"{number}-{with_server}"
                 if with_server:
-                    with followed(folder, args.clients):
-                        watched += train(folder / "run", args.steps)
+                    with followed(folder, args.clients, shares):
+                        watched.append(train(folder / "run", args.steps))
                 else:
-                    alone += train(folder / "run", args.steps)
-    rng = random.Random(0)
-    ratios = sorted(
-        trimmed(rng.choices(watched, k=len(watched))) / trimmed(rng.choices(alone, k=len(alone))) for _ in range(2000)
-    )
-    low, high = ratios[50], ratios[1949]
+                    alone.append(train(folder / "run", args.steps))
+    rounds = [statistics.median(two) / statistics.median(one) - 1 for one, two in zip(alone, watched, strict=True)]
     print(
-        f"median step alone {statistics.median(alone):.4f} s, with {args.clients} followers"
-        f" {statistics.median(watched):.4f} s; mean {100 * (trimmed(watched) / trimmed(alone) - 1):+.1f} %"
-        f" ({100 * (low - 1):+.1f} to {100 * (high - 1):+.1f} %)"
+        f"the server took {100 * statistics.fmean(shares):.1f} % of one core with {args.clients} followers; median step"
+        f" alone {statistics.median(chain(*alone)):.3f} s, with them {statistics.median(chain(*watched)):.3f} s;"
+        f" longer by {', '.join(f'{100 * each:+.1f} %' for each in rounds)}"
     )
 
 

@@ -99,6 +99,13 @@ def test_one_run_tells_what_it_has(tmp_path):
         assert say("verdict.healthy", lang) in said
 
 
+def test_json_names_the_files(tmp_path):
+    run = page_runs.odd(tmp_path / "odd")
+    told = json.loads(report(run, "--json").stdout)
+    assert told["files"] == [{"path": str(run / "report.html"), "bytes": (run / "report.html").stat().st_size}]
+    assert told["runs"] == [str(run)]
+
+
 def test_a_broken_run_shows_where_why_and_the_proof(tmp_path):
     text = page_of(tmp_path, page_runs.broken(tmp_path / "broken"))
     data, said = data_of(text), " ".join(Elements(text).text)

@@ -2,14 +2,20 @@
 
 import math
 import re
+import sys
 import threading
+from pathlib import Path
 
 import pytest
-from bench.browser import browser, executable
 
 import page_runs
 from test_page import page_of
 from test_watch import append
+
+ROOT = Path(__file__).parents[1]
+if str(ROOT) not in sys.path:  # bench is no installed package
+    sys.path.insert(0, str(ROOT))
+from bench.browser import browser, executable  # noqa: E402
 
 pytest.importorskip("playwright")
 pytestmark = pytest.mark.skipif(executable() is None, reason="needs Chromium")
@@ -199,7 +205,7 @@ def test_a_run_grows_in_the_browser_and_a_finding_appears(chromium, tmp_path):
         page.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/")
         page.locator("input[name=run]").check()
         page.locator("#compare").click()
-        page.wait_for_selector("html[data-ready=yes]")
+        page.wait_for_selector("#chart-loss[data-state=drawn]")
         assert page.locator(".finding").count() == 0
         broken = [
             page_runs.row(step, loss=math.nan, grad_norm=math.nan, optimizer_stepped=False) for step in range(21, 41)

@@ -14,6 +14,7 @@ GOOD = {"model.name": "org/model", "data.source": "org/data", "train.max_steps":
 # (key, reader): a value of the key, a value of the reader that makes it idle, one that does not (None: not given).
 IDLE = {
     ("model.double_quant", "model.quantization"): (True, "int8", "nf4"),
+    ("model.keep_quantized", "model.quantization"): (True, "int8", "nf4"),
     ("model.compute_dtype", "model.quantization"): ("bf16", "none", "fp4"),
     ("model.revision", "model.name"): ("main", "builtin:tiny-ko", "org/model"),
     ("data.subset", "data.source"): ("ko", "rows.jsonl", "org/data"),
@@ -44,6 +45,7 @@ IDLE = {
 # Of readers that choose among a few: all the choices that make the key idle.
 IDLE_CHOICES = {
     "model.double_quant": {"int8", "none"},
+    "model.keep_quantized": {"int8", "none"},
     "model.compute_dtype": {"int8", "none"},
     "data.question_column": {"text", "messages"},
     "data.answer_column": {"text", "messages"},

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import math
 
 import pytest
@@ -142,6 +143,14 @@ def test_the_command_shows_the_newest_run_once_without_a_terminal(tmp_path, monk
     assert isinstance(CliRunner().invoke(app, ["watch", str(tmp_path / "no")]).exception, RunError)
     monkeypatch.chdir(tmp_path / "s")
     assert "no run in runs" in str(CliRunner().invoke(app, ["watch"]).exception)
+
+
+def test_json_says_the_same_to_a_script(tmp_path):
+    done = CliRunner().invoke(app, ["watch", str(page_runs.broken(tmp_path / "run")), "--json"])
+    told = json.loads(done.stdout)
+    assert (told["step"], told["loss"], told["skipped_steps"], told["end"]) == (99, "NaN", 20, None)
+    assert told["causes"] == ["nan-masked-scaler-skip"]
+    assert told["seconds_left"] == 0.5
 
 
 def test_it_follows_to_the_end_through_a_resume(tmp_path, monkeypatch):

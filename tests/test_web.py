@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -182,7 +183,7 @@ def events_of(run, records, happens):
 
     async def collect():
         told = []
-        async for text in grown([run], records):
+        async for text in grown([run], records, threading.Event()):
             fields = dict(line.split(": ", 1) for line in text.strip().splitlines())
             told.append((fields["event"], fields.get("id"), json.loads(fields["data"])))
             if next(happens, None) is None:
@@ -202,19 +203,41 @@ def test_a_followed_run_sends_what_is_new_once(root, monkeypatch):
         yield 1
         append(run, {"event": "finding", "id": "plateau", "step": 122}, file="events.jsonl")
         yield 2
-        append(run, page_runs.row(100))  # resumed from step 99
+        append(run, {"event": "evaluation", "step": 122, "loss": 1.5}, file="events.jsonl")
         yield 3
+        append(run, page_runs.row(100))  # resumed from step 99
+        yield 4
 
     told = events_of(live.of(run), [110], happens())
-    assert [(kind, at) for kind, at, _ in told] == [("grow", "120"), ("grow", "122"), ("news", None), ("anew", None)]
+    assert [(kind, at) for kind, at, _ in told] == [
+        ("grow", "120"),
+        ("grow", "122"),
+        ("news", None),
+        ("grow", "122"),
+        ("anew", None),
+    ]
     assert [part["layout"]["num_records"] for _, _, data in told[:2] for part in data["parts"]] == [10, 2]
     assert live.of(run) is live.of(run)
+
+
+def test_streams_end_when_the_server_leaves(root, monkeypatch):
+    monkeypatch.setattr("jinmaek.web.app.LOOK_SECONDS", 0.01)
+    leaving = threading.Event()
+
+    async def collect():
+        told = []
+        async for text in grown([LiveRuns().of(root / "good")], [0], leaving):
+            told.append(text)
+            leaving.set()
+        return told
+
+    assert len(asyncio.run(asyncio.wait_for(collect(), 20))) == 1
 
 
 def test_growth_goes_on_where_a_lost_connection_left_off(client, monkeypatch):
     asked = []
 
-    async def seen(runs, records):
+    async def seen(runs, records, leaving):
         asked.append(records)
         yield ""
 

@@ -204,10 +204,12 @@ def rules(
 def report(
     runs: Annotated[list[str], typer.Argument(help=_help("report_runs"), metavar="RUN")],
     out: Annotated[Path | None, typer.Option("-o", "--out", help=_help("report_out"))] = None,
+    *,
     png: Annotated[Path | None, typer.Option("--png", help=_help("report_png"))] = None,
     svg: Annotated[Path | None, typer.Option("--svg", help=_help("report_svg"))] = None,
     chart: Annotated[str | None, typer.Option("--chart", help=_help("report_chart"))] = None,
     lang: LangOption = _LANG,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the page of one run, or of several, or a chart of them."""
     spoken = checked_lang(lang)
@@ -215,7 +217,7 @@ def report(
         raise RunError("cli.chart_alone", chart=chart)
     from jinmaek.cli.reporting import report_runs
 
-    report_runs(runs, out, spoken, png=png, svg=svg, chart=chart or "loss")
+    report_runs(runs, out, spoken, png=png, svg=svg, chart=chart or "loss", as_json=as_json)
 
 
 @app.command(help=_help("watch"))
@@ -223,12 +225,13 @@ def watch(
     run: Annotated[Path | None, typer.Argument(help=_help("watch_run"), show_default=False)] = None,
     once: Annotated[bool, typer.Option("--once", help=_help("watch_once"))] = False,
     lang: LangOption = _LANG,
+    as_json: JsonOption = False,
 ) -> None:
     """Watch a run of another process."""
     spoken = checked_lang(lang)
     from jinmaek.cli.watching import watch_run
 
-    raise typer.Exit(watch_run(run, spoken, once=once))
+    raise typer.Exit(watch_run(run, spoken, once=once, as_json=as_json))
 
 
 @app.command(help=_help("web"))

@@ -10,13 +10,14 @@ import typer
 from rich.console import Console
 
 from jinmaek.cli.diagnosis import patience
+from jinmaek.core.codec import dump_line
 from jinmaek.core.text import Lang, say
 from jinmaek.report.page import default_path, gather_runs, render, write_page
 from jinmaek.report.page.picture import draw_picture
 
 
 def report_runs(
-    paths: Sequence[str], out: Path | None, lang: Lang, *, png: Path | None, svg: Path | None, chart: str
+    paths: Sequence[str], out: Path | None, lang: Lang, *, png: Path | None, svg: Path | None, chart: str, as_json: bool
 ) -> None:
     """Write the page, or pictures of one chart, or both; print where they lie.
 
@@ -34,6 +35,10 @@ def report_runs(
         draw_picture(runs, chart, svg, "svg", lang)
     if out is not None or not written:
         written.append(write_page(out or default_path(paths, runs), render(runs, lang)))
+    if as_json:
+        files = [{"path": str(path), "bytes": path.stat().st_size} for path in written]
+        typer.echo(dump_line({"files": files, "runs": [run.name for run in runs]}))
+        return
     for path in written:
         size = path.stat().st_size
         text = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"

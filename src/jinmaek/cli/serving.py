@@ -8,6 +8,7 @@ import socket
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
+from types import FrameType
 
 import typer
 
@@ -16,6 +17,7 @@ from jinmaek.core.text import Lang, say
 
 TOKEN_VARIABLE = "JINMAEK_WEB_TOKEN"
 LEAST_TOKEN = 16
+ANY = ("0.0.0.0", "::")
 NICE = 10  # a training beside it goes first
 
 
@@ -35,16 +37,25 @@ def serve(folder: Path, host: str, port: int, lang: Lang) -> None:
 
     from jinmaek.web import make_app
 
+    class Server(uvicorn.Server):
+        """Ends the streams to browsers first: they have no end of their own."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.leaving.set()
+            super().handle_exit(sig, frame)
+
+    app = make_app(folder, lang, token)
     if hasattr(os, "nice"):
         os.nice(NICE)
-    shown = f"[{host}]" if ":" in host else host
+    named = socket.gethostname() if host in ANY else host
+    shown = f"[{named}]" if ":" in named else named
     address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
     typer.echo(say("web.listening", lang, root=folder, address=address))
     config = uvicorn.Config(
-        make_app(folder, lang, token), log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=1,
+        app, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=4,
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])
 
 
 def is_loopback(host: str) -> bool:

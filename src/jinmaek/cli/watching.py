@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from jinmaek.cli.diagnosis import patience
+from jinmaek.core.codec import dump_line
 from jinmaek.core.errors import RunError
 from jinmaek.core.text import Lang, say
 from jinmaek.ingest.follow import Follower
@@ -36,10 +37,11 @@ def _last_write(run: Path) -> float:
     return max(path.stat().st_mtime for path in (run / "run.json", run / "steps.jsonl") if path.exists())
 
 
-def watch_run(run: Path | None, lang: Lang, *, once: bool) -> int:
+def watch_run(run: Path | None, lang: Lang, *, once: bool, as_json: bool) -> int:
     """Show ``run`` (the newest in ``runs/``) until it ends or Ctrl-C; returns the exit code.
 
-    0 completed or still running, 3 it ended otherwise. Without a terminal, or with ``once``, it is shown once.
+    0 completed or still running, 3 it ended otherwise. Without a terminal, with ``once`` or ``as_json``, it is shown
+    once.
 
     Raises:
         RunError: no such run.
@@ -54,7 +56,9 @@ def watch_run(run: Path | None, lang: Lang, *, once: bool) -> int:
         while new := watched.look():
             count += new
             progress(count)
-    if once or not console.is_terminal:
+    if as_json:
+        typer.echo(dump_line(watched.as_dict()))
+    elif once or not console.is_terminal:
         quiet = time.time() - _last_write(path)
         console.print(draw_watched(watched, lang, console.width, 40, quiet_seconds=quiet))
     else:

@@ -7,11 +7,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from jinmaek.core.codec import plain
 from jinmaek.core.finding import Diagnosis, Finding
 from jinmaek.core.record import EvaluationRecord, Item, StepRecord
 from jinmaek.core.text import Lang, duration, say
@@ -95,6 +97,33 @@ class Watched:
         seconds = math.fsum(seconds for _, seconds in part)
         return math.fsum(tokens for tokens, _ in part) / seconds if seconds else None
 
+    def seconds_left(self) -> float | None:
+        """Until the last step, at the pace of late; ``None`` where that is not known or the run is over."""
+        total, seconds = self.follower.facts.max_steps, self.step_seconds()
+        if self.last is None or not total or not seconds or self.follower.end is not None:
+            return None
+        return seconds * max(0, total - self.last.step)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; non-finite numbers as strings."""
+        last, end = self.last, self.follower.end
+        encoded: dict[str, Any] = plain(
+            {
+                "run": str(self.follower.path),
+                "end": None if end is None else end.get("end"),
+                "step": None if last is None else last.step,
+                "max_steps": self.follower.facts.max_steps,
+                "loss": None if last is None else last.loss,
+                "held_out": None if self.evaluation is None else self.evaluation.loss,
+                "skipped_steps": self.num_skipped,
+                "tokens_per_second": self.speed(RECENT),
+                "seconds_left": self.seconds_left(),
+                "verdict": self.diagnosis.verdict,
+                "causes": [cause.id for cause in self.diagnosis.causes],
+            }
+        )
+        return encoded
+
 
 def draw_watched(watched: Watched, lang: Lang, width: int, height: int, *, quiet_seconds: float) -> RenderableType:
     """The view, at most ``width`` cells wide; ``quiet_seconds``: since the last new line."""
@@ -157,9 +186,9 @@ def _numbers(watched: Watched, lang: Lang, width: int) -> Text:
     if now and usual:
         share = f"{round(100 * now / usual)}%"
         parts.append(say("watch.speed", lang, speed=amount(round(now)), share=share))
-    seconds = watched.step_seconds()
-    if last is not None and total and seconds and watched.follower.end is None:
-        parts.append(say("watch.left", lang, left=duration(seconds * max(0, total - last.step))))
+    left = watched.seconds_left()
+    if left is not None:
+        parts.append(say("watch.left", lang, left=duration(left)))
     if watched.num_skipped:
         parts.append(say("watch.skipped", lang, count=watched.num_skipped))
     return Text(" · ".join(parts))

@@ -100,6 +100,7 @@ class Desk:
         self._live = LiveRuns()
         self._pages = Pages(lang)
         self.proofs = Proofs()
+        self.leaving = threading.Event()
 
     async def index(self, request: Request) -> Response:
         """The list of runs."""
@@ -127,7 +128,7 @@ class Desk:
         if paths is None or len(records) != len(paths):
             return _no_run()
         return StreamingResponse(
-            grown([self._live.of(path) for path in paths], records), media_type="text/event-stream"
+            grown([self._live.of(path) for path in paths], records, self.leaving), media_type="text/event-stream"
         )
 
     async def prove(self, request: Request) -> Response:
@@ -147,7 +148,10 @@ class Desk:
 
 
 def make_app(root: Path, lang: Lang, token: str | None = None) -> Starlette:
-    """The application for the runs below ``root``; with ``token`` every request must bring it."""
+    """The application for the runs below ``root``; with ``token`` every request must bring it.
+
+    Once its ``state.leaving`` is set, the streams to browsers that follow a run end by themselves.
+    """
     desk = Desk(root, lang)
 
     @asynccontextmanager
@@ -161,20 +165,23 @@ def make_app(root: Path, lang: Lang, token: str | None = None) -> Starlette:
         Route("/live", desk.growth),
         Route("/prove", desk.prove, methods=["GET", "POST"]),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)], lifespan=lifespan)
+    app = Starlette(routes=routes, middleware=[Middleware(Guard, token=token)], lifespan=lifespan)
+    app.state.leaving = desk.leaving
+    return app
 
 
 def _no_run() -> Response:
     return PlainTextResponse("There is no such run here.", 404)
 
 
-async def grown(runs: Sequence[LiveRun], records: list[int]) -> AsyncIterator[str]:
+async def grown(runs: Sequence[LiveRun], records: list[int], leaving: threading.Event) -> AsyncIterator[str]:
     """Server-sent events: ``grow`` with new records, ``news`` of a finding, verdict or end, ``anew`` after a resume."""
     await run_in_threadpool(_look, runs)
     replaced = [run.columns.num_replaced for run in runs]
     news = [run.news for run in runs]
+    evaluations = [-1 for _ in runs]
     quiet = 0.0
-    while True:
+    while not leaving.is_set():
         if [run.columns.num_replaced for run in runs] != replaced or any(
             run.num_records < seen for run, seen in zip(runs, records, strict=True)
         ):
@@ -182,9 +189,12 @@ async def grown(runs: Sequence[LiveRun], records: list[int]) -> AsyncIterator[st
             return
         parts: list[dict[str, Any]] = []
         for number, run in enumerate(runs):
-            if run.num_records > records[number]:
+            count = len(run.columns.evaluations)
+            # A held-out loss after the last step comes without a record.
+            if run.num_records > records[number] or evaluations[number] not in (-1, count):
                 parts.append({"run": number, **await run_in_threadpool(run.since, records[number])})
                 records[number] += parts[-1]["layout"]["num_records"]
+            evaluations[number] = count
         if parts:
             yield _event("grow", {"parts": parts}, ",".join(map(str, records)))
         if (now := [run.news for run in runs]) != news:
