@@ -53,7 +53,9 @@ def _limiting(
         return "no_updates", None
     if facts["change"] is None and facts["held_out_change"] is None:
         return "too_short", None
-    if (facts["held_out_rise_low"] or 0) > 0 and not (facts["change_low"] or 0) > 0:
+    # Nothing is learnt by heart within the first pass.
+    repeated = facts["epochs"] is None or facts["epochs"] > 1
+    if repeated and (facts["held_out_rise_low"] or 0) > 0 and not (facts["change_low"] or 0) > 0:
         return "overfitting", None
     return _of_learning(facts, noise), None
 
@@ -152,9 +154,12 @@ def _held_out(trace: Trace, middle: float) -> dict[str, Any]:
         "prompt_loss": last.prompt_loss,
         "answer_loss": last.answer_loss,
     }
-    rise = _paired(best, last)
-    if rise is not None and best is not last:
-        facts["held_out_rise_low"] = rise.value - rise.half_width()
+    # Twice in a row: at a large lr the weights wander, and one evaluation says where they happened to be.
+    rises = [_paired(best, each) for each in after[after.index(best) + 1 :][-2:]]
+    if len(rises) == 2:
+        facts["held_out_rise_low"] = min(
+            (rise.value - rise.half_width() for rise in rises if rise is not None), default=None
+        )
     since = min(after[:-1], key=lambda each: abs(each.step - middle), default=None)
     change = _paired(since, last) if since is not None else None
     if change is not None and since is not None:
