@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from jinmaek.training.batches import IGNORED, pack, pad
-from jinmaek.training.step import run_step, step_seed, summed_loss
+from jinmaek.training.step import run_step, summed_loss
+from jinmaek.training.step_seed import step_seed
 
 
 def weights(session):

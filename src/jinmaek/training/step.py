@@ -23,6 +23,7 @@ from jinmaek.training.first_gradient import FirstGradient
 from jinmaek.training.fusing import row_of
 from jinmaek.training.model import autocast, group_of
 from jinmaek.training.optim import LossScale
+from jinmaek.training.step_seed import seed_generators, step_seed
 
 if TYPE_CHECKING:
     from jinmaek.kernels.model import FusedModel
@@ -139,22 +140,6 @@ def cross_entropy(training: Training, batch: Batch, reduction: str) -> torch.Ten
     return nn.functional.cross_entropy(
         logits.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction=reduction
     )
-
-
-def step_seed(seed: int, step: int) -> int:
-    """Seed of the step's random numbers (dropout): a pure function, so any step can be run again by itself."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}:{step}".encode(), digest_size=8).digest()) >> 1
-
-
-def seed_generators(device: torch.device, seed: int) -> None:
-    """Seed the generators that a step draws from.
-
-    Not torch.manual_seed: for every accelerator kind that is absent it formats the whole call stack, which
-    took longer than all the recording of a step.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
 
 
 @torch.no_grad()
