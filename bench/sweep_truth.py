@@ -5,8 +5,8 @@
 Each sweep is the quickstart, shortened, at four rates over its own seeds: 2e-3 (the recipe's, the base), 2e-5 (a
 hundred times too low: worse), 6e-2 (too high: worse) and 2.02e-3 (one per cent more: in so short a run a trifle better
 in every seed, which only pairs within seeds can show). A second one varies model.attention, which changes nothing but
-rounding: the same to six digits. A third varies train.log_every, which changes nothing at all: the same to the bit. Prints a
-Markdown table; ten to twenty seconds a trial on one core.
+rounding: the same to six digits. A third varies train.log_every, which changes nothing at all: the same to the bit.
+Prints a Markdown table; ten to twenty seconds a trial on one core.
 """
 
 from __future__ import annotations
