@@ -81,6 +81,8 @@ def test_pairs_within_seeds_see_through_the_spread_of_seeds():
 def test_equal_to_the_bit_is_said_and_one_seed_is_said_to_be_nothing():
     design, found, _ = swept([[2.0], [2.0]], "train.log_every=10,20")
     assert [arm.difference.verdict for arm in found.arms if arm.difference] == ["same"]
+    _, found, _ = swept([[2.0, 2.1, 2.2], [2.0000002, 2.1000002, 2.2000002]], "model.attention=sdpa,eager")
+    assert [arm.difference.verdict for arm in found.arms if arm.difference] == ["rounding"], "steady, and nothing"
     design, found, _ = swept([[2.5], [2.0], [3.0]])
     assert {arm.difference.verdict for arm in found.arms if arm.difference} == {"one_seed"}
     assert all(arm.half_width is None for arm in found.arms)

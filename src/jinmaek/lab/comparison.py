@@ -13,9 +13,12 @@ from jinmaek.lab.intervals import LEVEL, mean_interval
 from jinmaek.lab.outcome import Outcome
 from jinmaek.lab.side_effects import changes_held_out
 
-Verdict = Literal["lower", "higher", "same", "not_separated", "one_seed", "incomparable", "missing"]
-"""Of an arm's loss against the base's. same: equal to the last bit in every seed; not_separated: the interval holds 0;
+Verdict = Literal["lower", "higher", "same", "rounding", "not_separated", "one_seed", "incomparable", "missing"]
+"""Of an arm's loss against the base's. same: equal to the last bit in every seed;
+rounding: equal to six digits in every seed, however steadily the rest differs; not_separated: the interval holds 0;
 one_seed: there is no interval; incomparable: measured on other tokens; missing: no seed in which both have a loss."""
+
+_SIX_DIGITS = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,12 +168,15 @@ def _difference(arm: Mapping[int, float], base: Mapping[int, float], level: floa
     facts = {"num_seeds": len(differences), "mean": mean, "half_width": half_width}
     if not comparable:
         return Difference(verdict="incomparable", **facts)  # type: ignore[arg-type]
-    return Difference(verdict=_verdict(differences, level), **facts)  # type: ignore[arg-type]
+    digit = _SIX_DIGITS * max(abs(base[seed]) for seed in arm if seed in base)
+    return Difference(verdict=_verdict(differences, level, digit), **facts)  # type: ignore[arg-type]
 
 
-def _verdict(differences: Sequence[float], level: float) -> Verdict:
+def _verdict(differences: Sequence[float], level: float, digit: float) -> Verdict:
     if not any(differences):
         return "same"
+    if max(map(abs, differences)) < digit:
+        return "rounding"
     mean, half_width = mean_interval(differences, level)
     if half_width is None:
         return "one_seed"

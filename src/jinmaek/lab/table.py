@@ -22,6 +22,7 @@ _VERDICTS = {
     "lower": "lab.verdict_lower",
     "higher": "lab.verdict_higher",
     "same": "lab.verdict_same",
+    "rounding": "lab.verdict_rounding",
     "not_separated": "lab.verdict_not_separated",
     "one_seed": "lab.verdict_one_seed",
     "incomparable": "lab.verdict_incomparable",
