@@ -13,7 +13,7 @@ quickstart: $(VENV)/.installed
 
 ## Style, types, import directions, then all tests
 test: check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check src tests bench tiny_ko
