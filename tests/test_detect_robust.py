@@ -38,6 +38,7 @@ RECORD = st.builds(
     update_ratio=NUMBER, epoch=NUMBER, token_accuracy=NUMBER, num_tokens=COUNT, num_loss_tokens=COUNT,
     optimizer_stepped=st.one_of(st.none(), st.booleans()),
     example_ids=st.one_of(st.none(), st.tuples(st.sampled_from("ab"))), groups=GROUPS,
+    first_grad_norm=NUMBER, first_loss_tokens=COUNT,
 )  # fmt: skip
 STEP = st.integers(0, 60)
 KINDS = [
@@ -56,7 +57,10 @@ REMARK = st.builds(
     step=st.one_of(st.none(), STEP),
     text=st.sampled_from(["", "loss=1.0 grad norm=nan"]),
 )
-ITEM = st.one_of(RECORD, RECORD, RECORD, st.builds(EvaluationRecord, step=STEP, loss=st.floats()), REMARK)
+EVALUATION = st.builds(
+    EvaluationRecord, step=STEP, loss=st.floats(), example_losses=st.one_of(st.none(), st.just((1.0,) * 12))
+)
+ITEM = st.one_of(RECORD, RECORD, RECORD, EVALUATION, REMARK)
 FACTS = st.fixed_dictionaries(
     {
         "steps_known": st.booleans(),
@@ -66,6 +70,8 @@ FACTS = st.fixed_dictionaries(
         "max_grad_norm": st.sampled_from([None, 0.0, 1.0]),
         "accumulation": st.sampled_from([None, 1, 8]),
         "weight_decay": st.sampled_from([None, 0.01]),
+        "num_weights": st.sampled_from([None, 0, 1000]),
+        "optimizer": st.sampled_from([None, "adamw"]),
     }
 )
 SLOW = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
@@ -92,17 +98,21 @@ def test_any_items_at_all_are_judged(items, facts):
     answered(items, facts)
 
 
+SANE = {"grad_norm": 1.0, "first_grad_norm": 1.4, "first_loss_tokens": 50, "num_loss_tokens": 100}
+WILD = ["loss", "grad_norm", "lr", "loss_scale", "update_ratio", "epoch", "token_accuracy", "first_grad_norm"]
+
+
 @settings(max_examples=300, **SLOW)
-@given(st.sampled_from(["loss", "grad_norm", "lr", "loss_scale", "update_ratio", "epoch", "token_accuracy"]), st.data())
+@given(st.sampled_from(WILD), st.data())
 def test_one_wild_column_beside_sane_ones_is_judged(name, data):
     wild = data.draw(
         st.lists(st.one_of(st.none(), st.sampled_from(ODD), st.floats(-1e3, 1e3)), min_size=5, max_size=60)
     )
     items = [
-        StepRecord(step=step, **{"loss": 2.0 + 0.01 * (step % 7), "grad_norm": 1.0, "lr": 1e-4 / step, name: value})
+        StepRecord(step=step, **{**SANE, "loss": 2.0 + 0.01 * (step % 7), "lr": 1e-4 / step, name: value})
         for step, value in enumerate(wild, 1)
     ]
-    answered([*items, EvaluationRecord(step=len(items), loss=2.0)], {})
+    answered([*items, EvaluationRecord(step=len(items), loss=2.0)], {"num_weights": 1000, "optimizer": "adamw"})
 
 
 @settings(max_examples=200, **SLOW)

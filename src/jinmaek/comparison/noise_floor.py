@@ -30,7 +30,7 @@ def noise_floor(runs: Sequence[Run]) -> NoiseFloor | None:
     freedom = sum(len(row) - 1 for row in known if row)
     if freedom < 1:
         return None
-    squares = sum((each - sum(row) / len(row)) ** 2 for row in known for each in row)
+    squares = sum((each - sum(row) / len(row)) * (each - sum(row) / len(row)) for row in known for each in row)
     deviation = sqrt(squares / freedom)
     return NoiseFloor(
         basis=basis,

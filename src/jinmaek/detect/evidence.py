@@ -10,6 +10,7 @@ from jinmaek.detect.trace import Trace
 
 _TOLERANCE = 0.25  # of the level: true losses further off are not believed
 _WINDOWS = 8
+_LONGEST = 1000  # steps of a logging window: in a longer one every loss has a candidate near it
 
 
 def fault_evidence(episode: Episode, trace: Trace) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def true_losses(episode: Episode, trace: Trace) -> list[list[float]]:
     found = []
     for step, printed, width in episode.finite_inside[:_WINDOWS]:
         num = trace.numbering.interval if trace.numbering is not None else width
-        if num < 2 or not 0 < printed < 0.75 * level:
+        if not 2 <= num <= _LONGEST or not 0 < printed < 0.75 * level:
             continue
         candidates = [printed * num * (place + 1) / (num + 1) for place in range(1, num + 1)]
         near = [loss for loss in candidates if abs(loss - level) <= _TOLERANCE * level]

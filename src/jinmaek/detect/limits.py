@@ -102,7 +102,9 @@ def _facts(trace: Trace) -> dict[str, Any]:
         "update_ratio": median(ratios) if (ratios := _late(learning.ratios, middle)) else None,
         "lr": _mean(_late(learning.lrs, middle)),
         "epochs": _epochs(trace),
-        "batch_examples": learning.num_examples / learning.num_steps if learning.num_examples else None,
+        "batch_examples": learning.num_examples / learning.num_steps
+        if learning.num_examples and learning.num_steps
+        else None,
         "accumulation": trace.facts.accumulation,
     }
     facts |= _slope(late, early, learning.lrs, middle)
@@ -202,22 +204,22 @@ def _paired(one: EvaluationRecord, other: EvaluationRecord) -> Estimated | None:
     if num < 10:
         return None
     mean = sum(changes) / num
-    return Estimated(mean, sqrt(sum((each - mean) ** 2 for each in changes) / (num - 1) / num), num - 1)
+    return Estimated(mean, sqrt(sum((each - mean) * (each - mean) for each in changes) / (num - 1) / num), num - 1)
 
 
 def _noise(trace: Trace, noise: NoiseScale | None, facts: dict[str, Any], num_steps: float) -> dict[str, Any]:
     names = ("noise_scale", "noise_scale_low", "noise_scale_high", "noise_cost", "first_order_gain", "batch_tokens")
     found: dict[str, Any] = dict.fromkeys(names)
     learning, grad, lr = trace.learning, _mean(_late(trace.grads, facts["first_step"] - 1)), facts["lr"]
-    if learning.num_loss_tokens:
+    if learning.num_loss_tokens and learning.num_steps:
         found["batch_tokens"] = learning.num_loss_tokens / learning.num_steps
     weights = trace.facts.num_weights
     per_weight = lr * sqrt(weights) if lr is not None and weights and _is_adam(trace) else None
     clip = facts["clip_ratio"] or 1.0  # Adam divides it out again
     if per_weight is not None and grad is not None:
         share = 1.0
-        if noise is not None and grad > 0:
-            share = min(1.0, max(0.0, 1 - noise.signal.value / grad**2))
+        if noise is not None and grad * grad > 0:  # a product: it may be 0 or inf, and raises nothing
+            share = min(1.0, max(0.0, 1 - noise.signal.value / (grad * grad)))
         found["noise_cost"] = per_weight * grad * sqrt(share) / 4 if clip else None
     if noise is None:
         return found
