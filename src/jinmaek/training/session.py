@@ -103,7 +103,6 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int], ba
     precision = recipe.train.precision
     refused = refusal(recipe, device)
     kept = base_kept(recipe.model, device) if base is None else None
-    was_there = kept is not None and kept.is_whole
     if base is None:
         base = load_base(recipe.model, precision, device, fused=refused is None, kept=kept)
     model = add_adapter(base, recipe.adapter, recipe.train.seed)
@@ -123,10 +122,11 @@ def make_session(recipe: Recipe, loaded: tuple[Any, DataSet, BatchPlan, int], ba
         fused=fused,
     )
     assert all(weight.dtype == torch.float32 for weight in params.values()), "adapter weights train in fp32"
-    return Session(recipe, tokenizer, data, plan, training, max_steps, kernels, _told(kept, was_there=was_there))
+    return Session(recipe, tokenizer, data, plan, training, max_steps, kernels, _told(kept))
 
 
-def _told(kept: KeptBase | None, *, was_there: bool) -> Problem | None:
-    if kept is None or not (was_there or kept.writing):
+def _told(kept: KeptBase | None) -> Problem | None:
+    """Whether the base was read from where it is kept, or is on its way there; ``None``: neither."""
+    if kept is None or not (kept.writing or kept.is_whole):
         return None
-    return Problem("model.base_read" if kept.is_whole and was_there else "model.base_written", {"path": kept.path})
+    return Problem("model.base_written" if kept.writing else "model.base_read", {"path": kept.path})
