@@ -1,7 +1,7 @@
 """The founding sweep: only max_steps is varied, at polyglot-ko-12.8b's shape with random weights, in one command.
 
     PYTHONPATH=src:. python -m bench.founding_sweep --models DIR --rows ROWS.jsonl --tokenizer TOKENIZER.json
-        [--shape 12.8b] [--divide 10] [--seeds 3] [--form both] [--budget 25m] [--out runs/founding-sweep]
+        [--shape 12.8b] [--divide 10] [--seeds 3] [--form both] [--budget 25m] [--jobs 5] [--out runs/founding-sweep]
 
 The author's 50, 500, 600, 1000, 2000 and 5000 steps, each divided by ``--divide``, as ``jinmaek sweep`` runs them: as
 he did (``free``: a linear schedule over max_steps, so that every lr changes) and held still (``held``: --controlled).
@@ -10,7 +10,8 @@ the rows as any do: the loss falls, lrs and differences are real, the text's qua
 
 Prints a table in Markdown for each form; what was run already in ``--out`` is not run again. On a shared GPU managed
 memory is unwelcome: the optimizer is adamw_8bit instead of paged_adamw_8bit, the same arithmetic in ordinary memory.
-``--set`` changes the recipe further. To see it work on a CPU, where fp16 is slow:
+``--set`` changes the recipe further: for several trials on one GPU kernels.cache_weights=never and kernels.memory_gib,
+which change no bit of what is computed. To see it work on a CPU, where fp16 is slow:
 
     … --shape tiny --divide 100 --seeds 2 --set train.precision=fp32 --set model.compute_dtype=fp32 --set data.limit=200
 """
@@ -46,6 +47,7 @@ def sweep_command(args: argparse.Namespace, form: str) -> list[str]:
     settings += ["optim.name=adamw_8bit", *args.set]
     vary = ["--vary", "train.max_steps=" + ",".join(map(str, steps_of(args.divide)))]
     more = ["--seeds", str(args.seeds), "--out", str(args.out / form), "--json", *FORMS[form]]
+    more += ["--jobs", str(args.jobs)]
     more += ["--budget", args.budget] if args.budget else []
     return [sys.executable, "-m", "jinmaek", "sweep", RECIPE, *settings, *vary, *more]
 
@@ -108,6 +110,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--form", choices=[*FORMS, "both"], default="both")
     parser.add_argument("--budget", default="", help="of each form, such as 12m")
+    parser.add_argument("--jobs", type=int, default=1, help="so many trials at a time, if memory allows (1)")
     parser.add_argument("--out", type=Path, default=Path("runs/founding-sweep"))
     parser.add_argument("--set", action="append", default=[], metavar="section.key=value")
     args = parser.parse_args()

@@ -72,24 +72,15 @@ def test_attention_errs_no_more_than_torchs_own(size):
         assert relative(ours.cpu(), exact) < NO_WORSE * relative(theirs.cpu(), exact)
 
 
+SMALL = dict(vocab_size=3000, hidden_size=512, num_hidden_layers=3, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+GROUPED = dict(**SMALL, num_attention_heads=8, num_key_value_heads=2, intermediate_size=1024)
+WINDOWS = dict(sliding_window=64, layer_types=["sliding_attention", "full_attention", "sliding_attention"])
 CONFIGS = {
-    "gpt_neox": lambda: transformers.GPTNeoXConfig(
-        vocab_size=3000,
-        hidden_size=512,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=2048,
-        bos_token_id=0,
-        eos_token_id=0,
-    ),
-    "llama": lambda: transformers.LlamaConfig(
-        vocab_size=3000,
-        hidden_size=512,
-        num_hidden_layers=3,
-        num_attention_heads=8,
-        num_key_value_heads=2,
-        intermediate_size=1024,
-    ),
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SMALL, num_attention_heads=4, intermediate_size=2048),
+    "llama": lambda: transformers.LlamaConfig(**GROUPED),
+    "qwen3": lambda: transformers.Qwen3Config(**GROUPED, head_dim=128),
+    "gemma3": lambda: transformers.Gemma3TextConfig(**GROUPED, **WINDOWS, head_dim=256),
+    "exaone4": lambda: transformers.Exaone4Config(**GROUPED, **WINDOWS),
 }
 
 
