@@ -89,12 +89,14 @@ def _interval(mean: float | None, half_width: float | None, sign: str) -> str:
 
 
 def conclusion(result: dict[str, Any]) -> str:
-    """Lowest arm, and those it is not told from."""
+    """Lowest arm of those that have all their trials, and those it is not told from."""
     if result["lowest"] is None:
         return "No arm has all its trials."
+    partial = [arm["name"] for arm in result["arms"] if len(arm["losses"]) < arm["num_trials"]]
     names = [result["arms"][index]["name"] for index in (result["lowest"], *result["not_separated_from_lowest"])]
     rest = f"; not told from it: {', '.join(names[1:])}" if names[1:] else "; every other arm is ruled out as the best"
-    return f"Lowest: {names[0]}{rest}."
+    judged = f"Not judged, trials are missing: {', '.join(partial)}. " if partial else ""
+    return f"{judged}Lowest: {names[0]}{rest}."
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ from jinmaek.training.determinism import repeatable
 from jinmaek.training.model import choose_device
 from jinmaek.training.session import Session, load_session_data, make_session
 from jinmaek.training.state import StateCopy, state_of
-from jinmaek.training.step import StepOutcome, add_gradient, copies, run_step
+from jinmaek.training.step import StepOutcome, add_gradient, run_step
 
 REPEATS = 9
 WINDOW = 4  # steps timed after a snapshot: its writing goes on beside them
@@ -112,7 +112,7 @@ def _alone_ms(session: Session, writer: StepWriter) -> float:
         outcome = StepOutcome(training, number, batches, 1, 1e-4)
         outcome.send(loss, loss, norms)
         outcome.receive()
-        outcome.watch_update(params, copies(params))
+        outcome.watch_update()
         line = outcome.record()
         writer.append(line)
         alarms.observe(line)

@@ -510,3 +510,14 @@ def test_every_verdict_on_rounding_is_told(relative, lang):
         [told] = tell_comparison(compare([first, other]), lang).pairs
         assert len(told.parting) >= 2
         assert "{" not in " ".join(told.parting)
+
+
+def test_a_fault_that_is_only_possible_is_not_called_one():
+    losses = batches(np.random.default_rng(2), 60)
+    found = compare([jinmaek(60, losses.tolist(), manifest(), name=name) for name in "ab"])
+    suspects = ("bad-labels", "wrong-forward-at-step-1")
+    for confidence, expected in (("possible", "something is wrong, possibly"), ("likely", "a fault:")):
+        run = replace(found.runs[0], verdict="faulty", causes=suspects, confidence=confidence)
+        said = tell_comparison(replace(found, runs=(run, found.runs[1])), "en").runs[0]
+        assert expected in said
+        assert (" or " in said) == (confidence == "possible")

@@ -105,6 +105,8 @@ def test_what_is_missing_is_counted_and_not_compared():
     assert found.num_missing == 2
     assert found.lowest == 1
     assert "2 trials have not been run" in said(design, found)
+    lacking = design.arms[0].name
+    assert f"not {lacking}: any of these may be better" in said(design, found), "1.0 is lower than the lowest"
 
 
 def test_losses_on_other_tokens_are_not_compared():

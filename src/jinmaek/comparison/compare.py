@@ -89,6 +89,7 @@ def _compared(run: Run) -> ComparedRun:
         last_step=diagnosis.last_step,
         verdict=diagnosis.verdict,
         causes=tuple(cause.id for cause in diagnosis.causes),
+        confidence=diagnosis.causes[0].confidence if diagnosis.causes else None,
         limits=diagnosis.limits,
         series=run.diagnosed.series,
     )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from jinmaek.core.codec import plain
-from jinmaek.core.finding import Health
+from jinmaek.core.finding import Confidence, Health
 from jinmaek.core.limits import Limits
 
 Outcome = Literal["identical", "separated", "within_seeds", "not_separated", "no_interval"]
@@ -184,7 +184,10 @@ class NoiseFloor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedRun:
-    """One of the runs: what it was read as, how far it reaches, its health, and what limits it."""
+    """One of the runs: what it was read as, how far it reaches, its health, and what limits it.
+
+    ``confidence``: in the first of ``causes``; ``None`` where there is none.
+    """
 
     source: str
     format: str
@@ -193,6 +196,7 @@ class ComparedRun:
     last_step: int | None
     verdict: Health
     causes: tuple[str, ...]
+    confidence: Confidence | None
     limits: Limits | None
     series: tuple[tuple[int, float | None], ...] = field(default=(), repr=False)
 

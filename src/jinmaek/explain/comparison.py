@@ -103,12 +103,15 @@ def letter(place: int) -> str:
 
 
 def _run(place: int, run: ComparedRun, lang: Lang) -> str:
-    titles = listed(title(cause, lang) for cause in run.causes)
-    health = {
-        "healthy": say("compare.healthy", lang),
-        "faulty": say("compare.faulty", lang, titles=titles),
-        "undetermined": say("compare.undetermined", lang),
-    }[run.verdict]
+    titles = [title(cause, lang) for cause in run.causes]
+    if run.verdict == "faulty" and run.confidence == "possible":
+        health = say("compare.perhaps", lang, titles=say("told.or", lang).join(titles))
+    else:
+        health = {
+            "healthy": say("compare.healthy", lang),
+            "faulty": say("compare.faulty", lang, titles=listed(titles)),
+            "undetermined": say("compare.undetermined", lang),
+        }[run.verdict]
     return say(
         "compare.run",
         lang,

@@ -108,6 +108,8 @@ def _conclusion(comparison: Comparison, lang: Lang) -> Iterator[str]:
     arms, lowest = comparison.arms, comparison.arms[comparison.lowest]
     if sum(arm.is_whole for arm in arms) < 2:
         return
+    if left_out := ", ".join(arm.name for arm in arms if not arm.is_whole):
+        yield say("lab.not_judged", lang, arms=left_out)
     if comparison.num_seeds == 1:
         yield say("lab.one_seed", lang, arm=lowest.name)
     elif not comparison.contenders:

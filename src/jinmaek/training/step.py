@@ -63,14 +63,13 @@ def run_step(
     """
     started = time.perf_counter()
     outcome = measure_step(training, step, batches, meanwhile)
-    params = list(training.params.values())
     if outcome.finite:
-        before = copies(params)
+        params = list(training.params.values())
         if training.max_grad_norm > 0:
             nn.utils.clip_grads_with_norm_(params, training.max_grad_norm, outcome.grad_norm)
         training.optimizer.step()
         training.schedule.step()
-        outcome.watch_update(params, before)
+        outcome.watch_update()
     if training.loss_scale is not None and outcome.used_scale is not None:
         training.loss_scale.update(outcome.used_scale, finite=outcome.finite)
     return outcome.timed(started)
@@ -142,12 +141,6 @@ def cross_entropy(training: Training, batch: Batch, reduction: str) -> torch.Ten
     )
 
 
-@torch.no_grad()
-def copies(params: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Copies of ``params`` in a few kernel launches."""
-    return torch._foreach_mul(list(params), 1.0)
-
-
 def _lr(training: Training) -> float:
     return float(training.optimizer.param_groups[0]["lr"])
 
@@ -190,6 +183,7 @@ class StepOutcome:
         self._values: torch.Tensor | None = None
         self.first = FirstGradient()
         self._first_norm: torch.Tensor | None = None
+        self._before: tuple[torch.Tensor, ...] = ()
         self._updates: torch.Tensor | None = None
         self._done: torch.cuda.Event | None = None
         self._seconds = math.nan
@@ -197,14 +191,22 @@ class StepOutcome:
 
     @torch.no_grad()
     def send(self, loss: torch.Tensor, grad_norm: torch.Tensor, norms: torch.Tensor) -> None:
-        """Start bringing the step's numbers to the host; ``norms``: fp32 [tensors], of the gradients."""
-        weights = torch.stack(torch._foreach_norm(list(self._training.params.values())))
+        """Start bringing the step's numbers to the host; ``norms``: fp32 [tensors], of the gradients.
+
+        Whatever can be launched now is: what the host launches after it has waited, the device waits for. The memory
+        is the allocator's own count so far, in which the optimizer's part of this step is still missing.
+        """
+        params: list[torch.Tensor] = list(self._training.params.values())
+        weights = torch.stack(torch._foreach_norm(params))
         scale = self.loss_scale if self.loss_scale is not None else torch.ones_like(loss)
         numbers = [torch.stack([loss, grad_norm, scale]), norms, weights, self.first.on_device(loss)]
         whole = _to_host(torch.cat(numbers))
         # The digest is of the others alone: runs that were recorded before the last one was are still reproduced.
         self._values, self._first_norm = whole[:-1], whole[-1]
         self._record_event()
+        self._before = torch._foreach_mul(params, 1.0)
+        if self._training.device.type == "cuda":
+            self._memory_bytes = torch.cuda.max_memory_allocated(self._training.device)
 
     def receive(self) -> None:
         """Wait for the numbers that were sent: the one place where the host waits for the device."""
@@ -216,17 +218,16 @@ class StepOutcome:
         self.used_scale = None if self.loss_scale is None else float(values[2])
 
     @torch.no_grad()
-    def watch_update(self, params: Sequence[nn.Parameter], before: tuple[torch.Tensor, ...]) -> None:
-        """Start copying the largest |Δw| of each tensor; ``before``, the weights before the update, is used up."""
-        torch._foreach_sub_(before, list(params))
-        self._updates = _to_host(torch.stack(torch._foreach_norm(before, math.inf)))
+    def watch_update(self) -> None:
+        """Start copying the largest |Δw| of each tensor since :meth:`send`."""
+        changes, self._before = self._before, ()
+        torch._foreach_sub_(changes, list(self._training.params.values()))
+        self._updates = _to_host(torch.stack(torch._foreach_norm(changes, math.inf)))
         self._record_event()
 
     def timed(self, started: float) -> StepOutcome:
-        """Note the wall-clock time since ``started``, and the memory: the allocator's own count, without the device."""
+        """Note the wall-clock time since ``started``."""
         self._seconds = time.perf_counter() - started
-        if self._training.device.type == "cuda":
-            self._memory_bytes = torch.cuda.max_memory_allocated(self._training.device)
         return self
 
     def record(self) -> StepRecord:
