@@ -123,7 +123,8 @@ def test_the_number_of_examples_bounds_a_batch_and_nothing_fits_is_said():
 def test_a_plan_is_asked_first_and_still_verified():
     recipe = load_recipe("quickstart")
     attempt, tried = machine(100, planned=100)
-    assert search(recipe, attempt).largest == 100
+    found = search(recipe, attempt)
+    assert (found.largest, found.smallest_failed, found.why) == (100, None, "plan")
     assert tried == [16, 100]
     attempt, tried = machine(80, planned=100)
     found = search(recipe, attempt)

@@ -18,6 +18,7 @@ from jinmaek.lab.try_batch import HOST_SHARE, BatchTries
 _NEAR = 0.95  # of the highest speed: as good as it
 _WHY = {
     "memory": "lab.batch_memory",
+    "plan": "lab.batch_by_plan",
     "data": "lab.batch_data",
     "slow": "lab.batch_slow",
     "failed": "lab.batch_failed",

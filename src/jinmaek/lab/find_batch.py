@@ -19,9 +19,10 @@ _SHARE = 16  # the answer is within 1/16
 _TOKEN_STEP = 64
 _ASKED = 4  # times that the planner is asked
 
-Why = Literal["memory", "data", "slow", "failed", "too_small"]
-"""What bounds the answer: a larger one does not fit; there are no more examples; a larger one was not tried because it
-would take too long; a larger one failed for another reason; not even the smallest fits."""
+Why = Literal["memory", "plan", "data", "slow", "failed", "too_small"]
+"""What bounds the answer: a larger one does not fit; the planner would move a larger one's activations to the host, so
+it was not tried; there are no more examples; a larger one was not tried because it would take too long; a larger one
+failed for another reason; not even the smallest fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ class _Search:
             if not tried.fits:
                 return self._between(last.size, size, tried)
             last = tried
-        return self._told(last.size, None, "data" if last.size == cap else "memory")
+        return self._told(last.size, None, "data" if last.size == cap else "plan")
 
     def _grown(self, last: Try, cap: int | None) -> LargestBatch:
         """Double until it fails, then close in."""
