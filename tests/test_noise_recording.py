@@ -9,7 +9,7 @@ import torch
 from jinmaek.core.codec import decode_record, encode_record
 from jinmaek.training.evaluate import evaluate
 from jinmaek.training.examples import Example
-from jinmaek.training.step import run_step, summed_loss
+from jinmaek.training.step import cross_entropy, run_step
 
 TWO = {"train": {"accumulation": 2, "batch_size": 2}}
 
@@ -17,7 +17,7 @@ TWO = {"train": {"accumulation": 2, "batch_size": 2}}
 def reference_norm(session, batch):
     """Of the mean loss of one microbatch, by plain autograd."""
     params = list(session.training.params.values())
-    loss = summed_loss(session.training, batch) / batch.num_loss_tokens
+    loss = cross_entropy(session.training, batch, "sum") / batch.num_loss_tokens
     grads = torch.autograd.grad(loss, params)
     return float(torch.linalg.vector_norm(torch.stack([grad.norm() for grad in grads])))
 
@@ -77,7 +77,9 @@ def test_held_out_losses_of_each_example_make_the_mean(make_session):
     assert found.prompt_loss > 0
     with torch.no_grad():
         session.training.model.eval()
-        total = sum(float(summed_loss(session.training, session.plan.tensors([example]))) for example in held_out)
+        total = sum(
+            float(cross_entropy(session.training, session.plan.tensors([example]), "sum")) for example in held_out
+        )
     assert found.loss == pytest.approx(total / tokens.sum(), rel=1e-5)
 
 

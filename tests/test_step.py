@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from jinmaek.training.batches import IGNORED, pack, pad
-from jinmaek.training.step import run_step, summed_loss
+from jinmaek.training.step import cross_entropy, run_step
 from jinmaek.training.step_seed import step_seed
 
 
@@ -158,7 +158,7 @@ def test_an_uneven_microbatch_does_not_weigh_more(make_session):
     batches = session.plan.batches(1)
     assert len({batch.num_loss_tokens for batch in batches}) > 1
     with torch.no_grad():
-        total = sum(summed_loss(session.training, batch).double() for batch in batches)
+        total = sum(cross_entropy(session.training, batch, "sum").double() for batch in batches)
     record = run_step(session.training, 1, batches).record()
     assert record.loss == pytest.approx(float(total) / sum(batch.num_loss_tokens for batch in batches), rel=1e-6)
 
@@ -233,6 +233,6 @@ def test_padding_does_not_change_a_loss(make_session):
     session = make_session()
     examples = session.plan.microbatches(1)[0]
     with torch.no_grad():
-        together = summed_loss(session.training, pad(examples, 1))
-        alone = sum(summed_loss(session.training, pad([example], 1)) for example in examples)
+        together = cross_entropy(session.training, pad(examples, 1), "sum")
+        alone = sum(cross_entropy(session.training, pad([example], 1), "sum") for example in examples)
     assert float(together) == pytest.approx(float(alone), rel=1e-6)

@@ -24,7 +24,7 @@ _targets = batches._targets
 _tokenise = examples.tokenise
 _encoded = examples._encoded
 _run_step = steps.run_step
-_summed_loss = steps.summed_loss
+_cross_entropy = steps.cross_entropy
 _make_schedule = optim.make_schedule
 _microbatches = BatchPlan.microbatches
 EOS = 2
@@ -101,10 +101,10 @@ def summed_accumulation() -> Patch:
         total[0] = sum(batch.num_loss_tokens for batch in given)
         return _run_step(training, step, given, *more)
 
-    def summed_loss(training: Any, batch: Any) -> torch.Tensor:
-        return _summed_loss(training, batch) * (total[0] / batch.num_loss_tokens)
+    def cross_entropy(training: Any, batch: Any, reduction: str) -> torch.Tensor:
+        return _cross_entropy(training, batch, reduction) * (total[0] / batch.num_loss_tokens)
 
-    return _Both(patch("jinmaek.training.loop.run_step", run_step), patch.object(steps, "summed_loss", summed_loss))
+    return _Both(patch("jinmaek.training.loop.run_step", run_step), patch.object(steps, "cross_entropy", cross_entropy))
 
 
 def schedule_ignores_skips() -> Patch:

@@ -110,7 +110,7 @@ def measure_step(
 def add_gradient(training: Training, batch: Batch, num_loss_tokens: int, seed: int) -> torch.Tensor:
     """Add the microbatch's part of the gradient, scaled for fp16; its part of the step's mean loss, fp32 []."""
     if training.fused is None:
-        part = summed_loss(training, batch) / num_loss_tokens
+        part = cross_entropy(training, batch, "sum") / num_loss_tokens
         (part if training.loss_scale is None else training.loss_scale.scale(part)).backward()  # type: ignore[no-untyped-call]
         return part.detach()
     weight = torch.full((1,), 1 / num_loss_tokens, device=training.device)
@@ -120,18 +120,8 @@ def add_gradient(training: Training, batch: Batch, num_loss_tokens: int, seed: i
     return training.fused.loss(row_of(batch, training.fused, fill=True), number, weight) / num_loss_tokens
 
 
-def summed_loss(training: Training, batch: Batch) -> torch.Tensor:
-    """Negative log-likelihood summed over the batch's loss tokens, fp32 [], in nats, as the model's mode has it.
-
-    With fused kernels: without dropout and without a gradient.
-    """
-    if training.fused is not None:
-        return training.fused.loss(row_of(batch, training.fused))
-    return cross_entropy(training, batch, "sum")
-
-
 def cross_entropy(training: Training, batch: Batch, reduction: str) -> torch.Tensor:
-    """By plain PyTorch, fp32 [] or [rows · tokens]."""
+    """Negative log-likelihood by plain PyTorch, fp32 [] or [rows · tokens], in nats, as the model's mode has it."""
     batch = batch.to(training.device)
     with autocast(training.device, training.dtype):
         # Only what every causal LM takes: GPT-NeoX, for one, stumbles over token_type_ids.
