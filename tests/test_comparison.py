@@ -521,3 +521,14 @@ def test_a_fault_that_is_only_possible_is_not_called_one():
         said = tell_comparison(replace(found, runs=(run, found.runs[1])), "en").runs[0]
         assert expected in said
         assert (" or " in said) == (confidence == "possible")
+
+
+@pytest.mark.parametrize("length", [20, 60])
+def test_a_run_shorter_than_its_schedule_is_not_said_to_have_a_schedule_of_its_own(length):
+    """A sweep with --controlled: the shorter arm is the beginning of the longer one."""
+    facts = RunFacts(source="jinmaek", filters_loss=False, logging_steps=1, schedule="linear", schedule_steps=60,
+                     peak_lr=1e-3, max_steps=length)  # fmt: skip
+    losses = batches(np.random.default_rng(7), length).tolist()
+    run = run_of(str(length), losses, lr=linear(60, length), facts=facts)
+    assert run.diagnosed.schedule_steps == 60
+    assert jinmaek(60, losses, manifest()).diagnosed.schedule_steps == 60

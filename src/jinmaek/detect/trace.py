@@ -101,7 +101,7 @@ class Trace:
     def numbering(self) -> Numbering | None:
         """The linear schedule behind the lr column, where it is one."""
         if self._numbering is None and self.facts.max_steps and self.facts.steps_known:
-            self._numbering = self.odometer.linear_schedule(self.facts.max_steps)
+            self._numbering = self.odometer.linear_schedule(self.facts.schedule_steps or self.facts.max_steps)
         return self._numbering
 
     def series(self) -> list[tuple[int, float | None]]:
