@@ -130,7 +130,7 @@ def logs(tmp_path):
 def test_pasted_logs_are_compared_by_the_steps_that_their_lr_tells(logs):
     done = run(*logs, "--equivalent")
     assert done.exit_code == 1
-    assert "B ends higher than A" in done.stdout
+    assert "B is higher than A" in done.stdout
     assert "100 steps long in A and 200 in B" in " ".join(done.stdout.split())
     assert "not recorded by both" in " ".join(done.stdout.split())
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jinmaek.core.codec import decode_record, dump_line, encode_record, number, plain
 from jinmaek.core.record import GroupStats, StepRecord
+from jinmaek.ingest.jinmaek_run import record_of
 
 UNHURRIED = settings(deadline=None)  # other programs share the CPU
 FLOATS = st.none() | st.floats()
@@ -149,3 +150,11 @@ def test_a_row_without_a_step_is_an_error():
 
 def test_fields_that_an_older_file_lacks_are_not_observed():
     assert decode_record({"step": 4}) == StepRecord(step=4)
+
+
+def test_a_line_that_another_program_wrote_again_is_read_the_same():
+    record = StepRecord(
+        step=1, loss=2.0, groups={"query_key_value": GroupStats(grad_norm=1.0, weight_norm=2.0, max_update=None)}
+    )
+    row = json.dumps(encode_record(record))
+    assert record_of(row.encode()) == record_of(json.dumps(json.loads(row), separators=(",", ":")).encode()) == record

@@ -1,5 +1,6 @@
 """Why a run does not improve, on runs whose limit is known: twenty seeds each, and what removes the limit."""
 
+import math
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -295,3 +296,26 @@ def test_it_is_in_every_report():
     assert row["limiting"] == diagnosis.limits.limiting
     assert row["told"]["headline"] == explain(diagnosis, "ko").limits.headline
     assert facts().num_weights == 400
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"epochs": 0.9}, "It does improve"),
+        ({"epochs": 5.0}, "by heart"),
+        ({"epochs": None}, "by heart"),
+        ({"epochs": 5.0, "held_out_change_low": -0.2, "held_out_change_high": -0.1}, "It does improve"),
+        (
+            {"epochs": 0.9, "held_out_change_low": 0.1, "held_out_change_high": 0.2, "held_out_since": 40},
+            "since step 40",
+        ),
+    ],
+)
+def test_a_training_loss_that_falls_is_improvement_only_where_held_out_losses_do_not_gainsay_it(facts, said):
+    assert said in tell_limits(Limits(limiting="improving", facts=facts), "en").headline
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [(0.0, math.inf, "0%–100%"), (120.0, 1000.0, "11%–50%")])
+def test_the_progress_of_a_step_is_as_uncertain_as_the_noise_scale(low, high, said):
+    facts = {"noise_scale": 500.0, "noise_scale_low": low, "noise_scale_high": high, "batch_tokens": 120.0}
+    assert said in " ".join(tell_limits(Limits(limiting="improving", facts=facts), "en").numbers)

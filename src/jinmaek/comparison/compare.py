@@ -122,6 +122,7 @@ def _pair(runs: Sequence[Run], number: int, floor: NoiseFloor | None, margin: fl
         facts=compare_facts(first, other),
         order_differs_at=order,
         lr=lr,
+        lr_recorded=len(lrs) == len(windows),
         split=split,
         largest=_distance(largest) if largest is not None else None,
         largest_step=largest.step if largest is not None else None,

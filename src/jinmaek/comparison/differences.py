@@ -55,7 +55,8 @@ def held_out_difference(first: Run, other: Run) -> tuple[HeldOut, Estimated | No
     one, two = _last(first), _last(other)
     if one is None or two is None:
         return None
-    pairs = _paired(first, one, other, two)
+    # Of a loss that is not finite the finite examples tell nothing.
+    pairs = _paired(first, one, other, two) if isfinite(one.loss) and isfinite(two.loss) else []
     found = HeldOut(first_step=one.step, other_step=two.step, first_loss=one.loss, other_loss=two.loss)
     if len(pairs) < FEWEST_EXAMPLES:
         return found, None, len(pairs)
@@ -78,14 +79,14 @@ def _ratio_estimate(rows: Sequence[tuple[int, float]]) -> Estimated:
 
 
 def last_held_out(run: Run) -> float | None:
-    """The last held-out loss after training began."""
+    """The last held-out loss after training began; ``None`` where there is none or it is not finite."""
     last = _last(run)
-    return None if last is None else last.loss
+    return None if last is None or not isfinite(last.loss) else last.loss
 
 
 def _last(run: Run) -> EvaluationRecord | None:
     """Not the one before the first step: it says nothing of the run."""
-    return next((each for each in reversed(run.evaluations) if each.step > 0 and isfinite(each.loss)), None)
+    return next((each for each in reversed(run.evaluations) if each.step > 0), None)
 
 
 def _paired(first: Run, one: EvaluationRecord, other: Run, two: EvaluationRecord) -> list[tuple[int, float, float]]:

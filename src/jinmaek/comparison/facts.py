@@ -19,7 +19,7 @@ _ROUNDING = ("kernels.", "train.deterministic", "train.precision", "train.batch_
 # Their effect on a step is in the recorded lr, example ids and fresh adapter.
 _JUDGED_ELSEWHERE = (
     "optim.lr", "optim.schedule", "optim.schedule_steps", "optim.warmup_steps", "train.max_steps", "train.epochs",
-    "train.seed", "name", "data.held_out", "data.limit",
+    "train.seed", "name", "data.held_out", "data.held_out_source", "data.limit",
 )  # fmt: skip
 
 
@@ -73,9 +73,11 @@ def suspects(first: Run, other: Run) -> tuple[list[str], list[str]] | None:
     one, two = settings_of(first.manifest), settings_of(other.manifest)
     differing = [name for name in dict.fromkeys([*one, *two]) if one.get(name) != two.get(name)]
     differing = [name for name in differing if not is_inert(name) and name not in _JUDGED_ELSEWHERE]
+    if not any(settings.get("train.precision") == "fp16" for settings in (one, two)):
+        differing = [name for name in differing if not name.startswith("train.loss_scale_")]  # nothing is scaled
     rounding = [name for name in differing if name.startswith(_ROUNDING)]
     changing = [name for name in differing if name not in rounding]
-    for name in ("initial_adapter", "base"):
+    for name in ("data", "initial_adapter", "base"):
         prints = [run.get("fingerprints", {}).get(name) for run in (first.manifest, other.manifest)]
         if prints[0] != prints[1]:
             changing.append(name)

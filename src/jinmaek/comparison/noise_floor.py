@@ -59,5 +59,6 @@ def _same_recipe(runs: Sequence[Run]) -> list[list[int]]:
             settings: Mapping[str, Any] = settings_of(run.manifest)
             kept = {key: value for key, value in settings.items() if key not in _SEEDED and not is_inert(key)}
             # Of several runs of one seed the first counts: they tell of rounding, not of seeds.
-            groups.setdefault(repr(sorted(kept.items())), {}).setdefault(settings.get("train.seed"), number)
+            ended = run.rows[-1].step if run.rows else 0  # one that was stopped learnt less
+            groups.setdefault(repr((ended, sorted(kept.items()))), {}).setdefault(settings.get("train.seed"), number)
     return [list(group.values()) for group in groups.values() if len(group) > 1]

@@ -56,7 +56,9 @@ def find_split(
         return split("unknown", "printed_digits")
     if found is None:
         return split("unknown", "not_recorded")
-    if coarsest is None or relative is None:
+    if relative is None:
+        return split("unknown", "size")
+    if coarsest is None:
         return split("unknown", "precision")
     return split("fits" if relative <= _MOST[coarsest] * EPSILON[coarsest] else "too_large", causes=found[1])
 
@@ -98,6 +100,8 @@ def _coarsest(first: Run, other: Run) -> str | None:
     names: list[Any] = []
     for run in (first, other):
         settings = settings_of(run.manifest) if run.manifest is not None else {}
+        if settings.get("kernels.fp8"):
+            return None  # its rounding is coarser than any of EPSILON's
         names.append(run.facts.precision)
         if settings.get("model.quantization") not in (None, "none"):
             names.append(settings.get("model.compute_dtype"))

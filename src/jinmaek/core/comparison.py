@@ -28,7 +28,7 @@ State = Literal["same", "differs", "unknown"]
 Rounding = Literal["fits", "too_large", "other_cause", "unknown"]
 """Whether rounding explains where two trajectories part. other_cause: something that changes a step differs before."""
 
-RoundingGap = Literal["printed_digits", "not_recorded", "precision"]
+RoundingGap = Literal["printed_digits", "not_recorded", "precision", "size"]
 LrCause = Literal["schedule_steps", "peak_lr", "schedule", "skipped"]
 
 
@@ -128,7 +128,8 @@ class Pair:
         by_record: the logs name no steps; records were counted instead.
         facts: what is the same, what differs, what cannot be told.
         order_differs_at: first common step with other examples; ``None``: none, or not recorded.
-        lr: where the lr differs.
+        lr: where the lr differs, and
+        lr_recorded: whether both recorded it in all that is common.
         split: where the trajectories part; ``None`` where they do not.
         largest: largest |difference| of the loss in a window, and
         largest_step: where.
@@ -150,6 +151,7 @@ class Pair:
     facts: tuple[Fact, ...]
     order_differs_at: int | None
     lr: LrDifference | None
+    lr_recorded: bool
     split: Split | None
     largest: float | None
     largest_step: int | None

@@ -19,6 +19,7 @@ from jinmaek.ingest import find_logs
 
 Watch = Callable[[Item, Trace], None]
 
+_ONE_PEAK = 1e-3  # relative: lrs are printed with three digits or more
 MAX_NUMBERED = 200_000  # records of a log without steps that are held at once to number them
 
 
@@ -114,9 +115,9 @@ def _diagnosed(panel: Panel, source: Source, others: Sequence[Diagnosed], *, inf
     mine = Diagnosed(
         diagnosis,
         tuple(trace.series()),
-        trace.odometer.max_lr if schedule is None else schedule.peak_lr,
+        (trace.odometer.max_lr if schedule is None else schedule.peak_lr) or None,
         length,
-        trace.odometer.constant,
+        trace.odometer.constant or (trace.facts.schedule or "").startswith("constant"),
     )
     return replace(mine, diagnosis=_compared(mine, others))
 
@@ -124,8 +125,17 @@ def _diagnosed(panel: Panel, source: Source, others: Sequence[Diagnosed], *, inf
 def _compared(mine: Diagnosed, others: Sequence[Diagnosed]) -> Diagnosis:
     """The same peak lr over another number of steps: every lr between differs, not only the length."""
     diagnosis = mine.diagnosis
-    known = [each for each in others if each.schedule_steps and each.peak_lr and not each.constant_lr]
-    if not known or not mine.schedule_steps or not mine.peak_lr or mine.constant_lr:
+    if not mine.schedule_steps or not mine.peak_lr or mine.constant_lr:
+        return diagnosis
+    known = [
+        each
+        for each in others
+        if each.schedule_steps
+        and each.peak_lr
+        and not each.constant_lr
+        and abs(each.peak_lr - mine.peak_lr) <= _ONE_PEAK * mine.peak_lr
+    ]
+    if not known:
         return diagnosis
     other = next((each for each in known if each.schedule_steps != mine.schedule_steps), None)
     result = RuleResult(rule=TWO_RUNS, outcome="clear" if other is None else "found")

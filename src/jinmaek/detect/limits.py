@@ -237,7 +237,7 @@ def _missing(trace: Trace, limiting: Limiting, facts: dict[str, Any]) -> tuple[s
     wanted = []
     if facts["held_out"] is None:
         wanted.append("held_out")
-    elif facts["held_out_change"] is None:
+    elif facts["held_out_change"] is None and not any(each.step > 0 for each in trace.evaluations[:-1]):
         wanted.append("held_out_examples")
     if trace.width != 1:
         wanted.append("every_step")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from string import ascii_uppercase
 from typing import Any
 
@@ -162,9 +163,10 @@ def _headline(pair: Pair, comparison: Comparison, names: Mapping[str, str], lang
 
 
 def _same(pair: Pair, lang: Lang) -> Iterator[str]:
-    if pair.order_differs_at is None and is_recorded(pair, "order"):
+    other_data = any(fact.name == "data" and fact.state == "differs" for fact in pair.facts)
+    if pair.order_differs_at is None and is_recorded(pair, "order") and not other_data:
         yield say("compare.fact_examples", lang)
-    if pair.lr is None:
+    if pair.lr is None and pair.lr_recorded:
         yield say("compare.fact_lr", lang)
     yield from (fact_name(fact.name, lang) for fact in pair.facts if fact.state == "same" and fact.name != "order")
 
@@ -228,7 +230,9 @@ def _losses(pair: Pair, lang: Lang) -> Iterator[str]:
         return
     losses = {"first_loss": number(held_out.first_loss), "other_loss": number(held_out.other_loss)}
     steps = {"first_step": held_out.first_step, "other_step": held_out.other_step}
-    if held_out.difference is None:
+    if not (isfinite(held_out.first_loss) and isfinite(held_out.other_loss)):
+        yield say("compare.held_out_not_finite", lang, **losses, **steps)
+    elif held_out.difference is None:
         yield say("compare.held_out_unpaired", lang, **losses, **steps)
     else:
         yield say("compare.held_out", lang, **losses, **steps, **interval_words(held_out.difference))

@@ -12,7 +12,8 @@ from jinmaek.explain.verdict_words import listed
 _GAPS: Mapping[RoundingGap, str] = {
     "printed_digits": "compare.rounding_printed",
     "not_recorded": "compare.rounding_not_recorded",
-    "precision": "compare.rounding_not_recorded",
+    "precision": "compare.rounding_precision",
+    "size": "compare.rounding_unsized",
 }
 
 
@@ -24,11 +25,12 @@ def tell_split(pair: Pair, names: Mapping[str, str], paths: Mapping[str, str], l
         yield say("compare.never" if exact else "compare.never_printed", lang)
         return
     relative, later = split.relative, split.relative_later
-    steps = {"step": split.step, "relative": size(relative) if relative is not None else "?"}
-    if later is not None and relative is not None and later > relative:
-        yield say("compare.parts_grows", lang, **steps, later=size(later))
+    if relative is None:
+        yield say("compare.parts_unsized", lang, step=split.step)
+    elif later is not None and later > relative:
+        yield say("compare.parts_grows", lang, step=split.step, relative=size(relative), later=size(later))
     else:
-        yield say("compare.parts", lang, **steps)
+        yield say("compare.parts", lang, step=split.step, relative=size(relative))
     yield from _rounding(split, names, paths, lang)
 
 
@@ -38,7 +40,8 @@ def _rounding(split: Split, names: Mapping[str, str], paths: Mapping[str, str], 
         yield say(_GAPS[split.gap], lang)
         return
     if split.rounding == "other_cause":
-        yield say("compare.rounding_other_cause", lang, names=causes)
+        small = split.exact and split.relative and split.epsilon and split.relative <= split.epsilon
+        yield say("compare.rounding_or_cause" if small else "compare.rounding_other_cause", lang, names=causes)
         return
     known = split.relative is not None and split.epsilon is not None
     multiple = size(split.relative / split.epsilon) if known and split.relative and split.epsilon else "?"

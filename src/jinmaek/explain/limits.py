@@ -100,6 +100,8 @@ def tell_limits(limits: Limits, lang: Lang) -> ToldLimits:
     if key == "limits.do_log_too_noisy" and "steps_needed" not in words:
         key = None
     headline = _HEADLINES[limits.limiting]
+    if improving and (variant := _of_training_only(limits.facts)):
+        headline, key = variant
     if headline == "limits.is_overfitting" and "held_out_best" not in words:
         headline = "limits.is_memorising"
     missing = "; ".join(say(_NEEDS[name], lang) for name in limits.missing[:MOST_NEEDS])
@@ -112,6 +114,16 @@ def tell_limits(limits: Limits, lang: Lang) -> ToldLimits:
         advice=_filled(key, words, lang) if key is not None else None,
         missing=missing or None,
     )
+
+
+def _of_training_only(facts: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Where only the training loss falls: rows seen again may be learnt by heart, and held-out losses outweigh it."""
+    if (facts.get("held_out_change_low") or 0) > 0:
+        return "limits.is_held_out_rises", "limits.do_held_out_rises"
+    repeated = facts.get("epochs") is None or facts["epochs"] > 1
+    if repeated and not (facts.get("held_out_change_high") or 0) < 0:
+        return "limits.is_training_falls", "limits.do_training_falls"
+    return None
 
 
 def _numbers(limits: Limits, words: Mapping[str, str], lang: Lang) -> Iterator[str]:
@@ -145,7 +157,9 @@ def _words(facts: Mapping[str, Any]) -> dict[str, str]:
         words["steps_needed"] = number(round(float(f"{span * (detectable / _WORTH) ** 2:.2g}")))
     scale, batch = facts.get("noise_scale"), facts.get("batch_tokens")
     if scale is not None and batch:
-        words["progress"] = percent(float(f"{1 / (1 + scale / batch):.2g}")) if isfinite(scale) else "0%"
+        low, high = (facts.get(f"noise_scale_{end}") or 0.0 for end in ("high", "low"))
+        least, most = (1 / (1 + each / batch) for each in (low, high))
+        words["progress"] = f"{percent(float(f'{least:.2g}'))}–{percent(float(f'{most:.2g}'))}"
         if isfinite(scale) and scale > batch:
             words["batch_factor"] = number(round(float(f"{scale / batch:.2g}")))
     if facts.get("noise_cost"):

@@ -87,7 +87,7 @@ def record_of(raw: bytes) -> StepRecord | None:
     """The record of a line of ``steps.jsonl``; ``None`` if it holds none."""
     try:
         row = scan_json(raw.decode(), 0)[0]
-        if b'"groups":{' in raw or b'"NaN"' in raw or b'Infinity"' in raw or not raw.startswith(_HEAD):
+        if row.get("groups") is not None or b'"NaN"' in raw or b'Infinity"' in raw or not raw.startswith(_HEAD):
             return decode_record(row)
         if row.get("example_ids") is not None:
             row["example_ids"] = tuple(row["example_ids"])

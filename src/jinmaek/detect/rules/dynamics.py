@@ -12,6 +12,7 @@ from jinmaek.detect.trend import linear_trend, loss_points, median
 
 _EARLY = 512  # gradient norms kept
 _BEFORE = 8  # of them, the level before a spike
+_NARROW = 0.04  # of the level: an interval of the trend that leaves no room for much of one
 _NOTED, _GRAVE = 20.0, 100.0  # times the median gradient norm
 
 
@@ -98,7 +99,7 @@ class Stuck(Rule):
         if found is None or not early or not trace.facts.steps_known:
             return
         change, half, level = found
-        if abs(change) > 0.02 * level or half > 0.04 * level:
+        if abs(change) > 0.02 * level or half > _NARROW * level:
             return
         yield _flat_note(self.name, "stuck-from-start", trace, change, half)
 
@@ -129,7 +130,7 @@ def _flat_note(
         rule=rule,
         id=name,
         severity="note",
-        confidence="likely",
+        confidence="likely" if half <= _NARROW * abs(trace.level.median) else "possible",
         first_step=trace.first_step if first_step is None else first_step,
         last_step=trace.record.step,
         evidence={
