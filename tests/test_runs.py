@@ -147,6 +147,19 @@ def test_a_complete_run_is_not_resumed(make_recipe, tmp_path):
         jinmaek.resume(result.path)
 
 
+def test_two_processes_do_not_train_one_run(make_recipe, tmp_path):
+    result = trained(make_recipe(), tmp_path / "run", Probe(stop_after=3))
+    before = (result.path / "steps.jsonl").read_bytes()
+    run = RunDirectory(result.path)
+    with run.locked():
+        assert run.is_busy()
+        with pytest.raises(jinmaek.RunError, match="Another process"):
+            jinmaek.resume(result.path)
+    assert not run.is_busy()
+    assert (result.path / "steps.jsonl").read_bytes() == before
+    assert jinmaek.resume(result.path).end == "completed"
+
+
 def test_changed_data_stops_a_resume(make_recipe, pairs_file, tmp_path):
     data = tmp_path / "pairs.jsonl"
     shutil.copy(pairs_file, data)

@@ -109,6 +109,13 @@ def test_what_is_missing_is_counted_and_not_compared():
     assert f"not {lacking}: any of these may be better" in said(design, found), "1.0 is lower than the lowest"
 
 
+def test_with_one_seed_equal_arms_are_not_called_lowest():
+    design, found, _ = swept([[2.0], [2.0], [2.5]])
+    assert "others have the same loss" in said(design, found)
+    design, found, _ = swept([[2.0, 2.1], [2.0, None], [2.5, None]])
+    assert "Nothing is judged" in said(design, found)
+
+
 def test_losses_on_other_tokens_are_not_compared():
     _, found, _ = swept([[2.0, 2.1], [3.0, 3.1]], "data.max_length=64,128")
     assert not found.comparable

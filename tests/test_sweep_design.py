@@ -124,6 +124,15 @@ def test_rank_keeps_the_multiplier_when_controlled():
     assert [arm.recipe.adapter.alpha for arm in rooted.arms] == [16, 32]
 
 
+def test_what_cannot_be_held_still_together_is_not_said_to_be():
+    vary = ("train.max_steps=10,20", "train.batch_size=2,4", "adapter.rank=4,8")
+    design = design_of("quickstart", *vary, settings=["optim.warmup_steps=2"], controlled=True)
+    keys = [factor.key for factor in design.factors]
+    effects = side_effects(keys, design.recipe, [arm.recipe for arm in design.arms])
+    assert [effect.key for effect in effects if effect.control is not None] == ["adapter.rank"]
+    assert {setting.partition("=")[0] for arm in design.arms for setting in arm.controls} == {"adapter.alpha"}
+
+
 def test_lr_and_weight_decay():
     assert effect_of(design_of("quickstart", "optim.lr=1e-3,2e-3"), "optim.lr").what.key == "lab.effect_alone"
     settings = ["optim.weight_decay=0.1"]
@@ -179,3 +188,10 @@ def test_a_folder_takes_the_same_design_with_more_seeds_and_no_other(tmp_path):
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="no sweep"):
         SweepDirectory(tmp_path / "other").create_or_check(design_of("quickstart", "optim.lr=1e-3,2e-3"), "compare")
+    for spoiled in ("{}", "[]"):
+        (tmp_path / "sweep" / "sweep.json").write_text(spoiled)
+        with pytest.raises(RunError, match="cannot be read"):
+            directory.read_plan()
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="no sweep"):
+        SweepDirectory(tmp_path / "file").check(design_of("quickstart", "optim.lr=1e-3,2e-3"), "compare")

@@ -47,6 +47,28 @@ def judged(loss_of, *, seeds=3, noise=0.02, between="1e-5,1e-1", rng=None):
     return judge(design, compare_arms(design, outcomes), outcomes)
 
 
+def test_an_lr_that_lacks_runs_may_be_the_best_and_nothing_is_decided():
+    design = lr_design("quickstart", [], "1e-4,1e-2", 20, 3)
+    losses = {lr: 3.0 - 0.1 * place for place, lr in enumerate(lrs_of(design))}
+    best = max(losses)  # the highest lr has the lowest loss
+    outcomes = {
+        trial.number: finished(held_out_before=4.0, held_out_after=losses[lr] + trial.seed / 1e3)
+        for trial in design.trials
+        if (lr := lrs_of(design)[trial.arm]) != best or trial.seed == design.seeds[0]
+    }
+    assert judge(design, compare_arms(design, outcomes), outcomes).found == "unfinished"
+    collapsed = {trial.number: Outcome(status="collapsed", error={"en": "x", "ko": "x"})
+                 for trial in design.trials if lrs_of(design)[trial.arm] == best}  # fmt: skip
+    found = judge(design, compare_arms(design, outcomes | collapsed), outcomes | collapsed)
+    assert (found.found, found.too_high) == ("range", best), "one that collapsed is no best"
+
+
+def test_what_the_range_test_sets_itself_is_refused():
+    with pytest.raises(RunError, match="train.max_steps, capture.every"):
+        lr_design("quickstart", ["train.max_steps=12", "capture.every=5", "samples.questions="], None, 20, 3)
+    assert lr_design("quickstart", ["samples.questions=", "optim.lr=1e-3"], None, 20, 3).arms
+
+
 def valley(bottom, width=1.0):
     """Lowest at ``bottom``; a decade away by ``width`` higher; collapses two decades above."""
 

@@ -128,6 +128,15 @@ def test_as_many_at_a_time_as_the_first_one_lets(peak, free, most, tmp_path, mon
     assert notes.notes == [key]
 
 
+def test_a_first_trial_that_never_ran_leaves_the_measuring_to_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("jinmaek.lab.memory.free_host_bytes", lambda: 8 * GIB)
+    design = design_of("quickstart", "train.max_steps=20,40,80,160,200,220,230")
+    dead = Outcome(status="failed", error={"en": "x", "ko": "x"})
+    engine = Inline(ends_with(lambda trial: dead if trial == 1 else finished(peak_bytes=GIB)), slots=3)
+    _, _, notes = run(design, tmp_path / "s", engine, measure_first=True)
+    assert (engine.most, notes.notes) == (3, ["lab.jobs_fit"])
+
+
 def test_a_gpu_is_shared_only_where_there_is_room_for_contexts_too(monkeypatch):
     monkeypatch.setattr("jinmaek.lab.memory.free_gpu_bytes", lambda: 24 * GIB)
     assert trials_that_fit(finished(peak_bytes=10 * GIB, on_gpu=True), 2)[0] == 2

@@ -140,6 +140,8 @@ def test_the_command_shows_the_newest_run_once_without_a_terminal(tmp_path, monk
         tmp_path / "s", [page_runs.row(1)], [{"event": "end", "end": "skipped_steps", "num_steps": 1}]
     )
     assert CliRunner().invoke(app, ["watch", str(stopped)]).exit_code == 3
+    page_runs.ordinary(tmp_path / "runs" / "sweeps" / "lr" / "trials" / "001")
+    assert "001" in CliRunner().invoke(app, ["watch"]).output
     assert isinstance(CliRunner().invoke(app, ["watch", str(tmp_path / "no")]).exception, RunError)
     monkeypatch.chdir(tmp_path / "s")
     assert "no run in runs" in str(CliRunner().invoke(app, ["watch"]).exception)

@@ -41,6 +41,7 @@ _SENTENCES = {
     "nothing_learnt": "lab.lr_nothing_learnt",
     "nothing_ran": "lab.lr_nothing_ran",
     "one_seed": "lab.lr_one_seed",
+    "unfinished": "lab.lr_unfinished",
 }
 
 
@@ -67,6 +68,7 @@ def find(asked: Asked, options: SweepOptions, lang: Lang) -> int:
 def find_lr(design: Design, directory: SweepDirectory, options: SweepOptions, lang: Lang) -> int:
     """Run the short runs that are left and say which lrs work; returns the exit code."""
     console = Console(stderr=True, highlight=False)
+    directory.check(design, PURPOSE)
     print_plan(design, directory, console, lang, mark_base=False)
     limit = budget_seconds(options.budget)
     if options.dry_run:
@@ -97,6 +99,8 @@ def _print(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcom
         console.print(text, markup=False, soft_wrap=True)
     shown = {name: getattr(found, name) for name in ("best", "low", "high", "too_high")}
     lrs = {name: "–" if value is None else f"{value:g}" for name, value in shown.items()}
+    grid = lrs_of(design)
+    lrs["factor"] = f"{(grid[-1] / grid[0]) ** (1 / max(1, len(grid) - 1)):.2g}"
     console.print(say(_SENTENCES[found.found], lang, seeds=comparison.num_seeds, **lrs), markup=False, soft_wrap=True)
     if found.too_high is not None:
         console.print(say("lab.lr_too_high", lang, lr=lrs["too_high"]), markup=False, soft_wrap=True)
@@ -111,7 +115,8 @@ def _dot(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcome]
     else:
         note = f"{arm.mean:.3f}" + ("" if arm.half_width is None else f" ± {arm.half_width:.3f}")
         note += f"  ({arm.num_failed} ✗)" if arm.num_failed else ""
-    if comparison.num_seeds > 1 and index == comparison.lowest:
+    whole = all(each.is_whole or is_ruined(design, place, outcomes) for place, each in enumerate(comparison.arms))
+    if whole and comparison.num_seeds > 1 and index == comparison.lowest:
         note += "  " + say("lab.lr_lowest", lang)
     elif arm.mean is not None and is_ruined(design, index, outcomes):
         note += "  " + say("lab.lr_ruined", lang)

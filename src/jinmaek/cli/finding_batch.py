@@ -33,7 +33,8 @@ def find_batch(asked: Asked, options: SweepOptions, lang: Lang) -> int:
         JinmaekError: the recipe or the command line is wrong.
     """
     assert asked.recipe is not None
-    if any((asked.seeds, asked.between, asked.steps, options.out, options.budget)) or options.jobs > 1:
+    elsewhere = options.jobs > 1 or options.engine != "local"
+    if any((asked.seeds, asked.between, asked.steps, options.out, options.budget)) or elsewhere:
         raise RunError("lab.find_batch_alone")
     tries = BatchTries(asked.recipe, asked.settings)
     console, key = Console(stderr=True, highlight=False), size_key(tries.recipe)
@@ -79,7 +80,8 @@ def _print(key: str, found: LargestBatch, limit_bytes: int | None, lang: Lang) -
     def line(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
-    facts = {"key": key, "size": found.largest, "failed": found.smallest_failed or "–"}
+    size = "–" if found.largest is None else found.largest
+    facts = {"key": key, "size": size, "failed": found.smallest_failed or "–"}
     line(say(_WHY[found.why], lang, **facts))
     fitting = [tried for tried in found.tries if tried.fits and tried.tokens_per_second]
     if not fitting:

@@ -45,10 +45,9 @@ def print_plan(
 
 def _print_effects(design: Design, keys: Sequence[str], console: Console, lang: Lang) -> None:
     recipes = [arm.recipe for arm in design.arms if arm.recipe is not None]
-    held = any(arm.controls for arm in design.arms)
     for effect in side_effects(keys, design.recipe, recipes):
         lines = [say("lab.changes", lang, key=effect.key, what=effect.what.render(lang))]
-        if effect.control is not None and held:
+        if effect.control is not None and design.controlled:
             lines = [say("lab.held", lang, key=effect.key, what=effect.control.render(lang))]
         elif effect.control is not None:
             lines.append(say("lab.offer", lang, what=effect.control.render(lang)))

@@ -130,6 +130,7 @@ def sweep(design: Design, options: SweepOptions, lang: Lang) -> int:
     """Print the plan, run the trials, print the table; returns the exit code."""
     directory = SweepDirectory(options.out or default_folder(design))
     console = Console(stderr=True, highlight=False)
+    directory.check(design, "compare")
     print_plan(design, directory, console, lang)
     limit = budget_seconds(options.budget)
     if options.dry_run:

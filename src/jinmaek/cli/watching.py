@@ -16,6 +16,7 @@ from jinmaek.core.text import Lang, say
 from jinmaek.ingest.follow import Follower
 from jinmaek.report.watch import Watched, draw_watched
 
+RUNS = ("*/run.json", "sweeps/*/trials/*/run.json")
 LOOK_SECONDS = 1.0
 AFTER_END_SECONDS = 1.5  # a run that is resumed at once goes on being followed
 NOT_WELL = 3
@@ -27,7 +28,7 @@ def newest_run(folder: Path) -> Path:
     Raises:
         RunError: there is none.
     """
-    runs = [path.parent for path in folder.glob("*/run.json")]
+    runs = [path.parent for pattern in RUNS for path in folder.glob(pattern)]
     if not runs:
         raise RunError("watch.no_runs", path=folder)
     return max(runs, key=_last_write)

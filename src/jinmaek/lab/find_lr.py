@@ -28,12 +28,21 @@ PURPOSE = "find lr"
 STEPS, SEEDS = 40, 3
 _BELOW, _ABOVE = 4, 3  # half decades around the recipe's lr
 _PER_DECADE = 2
+_SET_HERE = (
+    "train.max_steps",
+    "train.epochs",
+    "train.eval_every",
+    "optim.schedule",
+    "optim.schedule_steps",
+)
 _HELD_OUT = 0.05  # of a recipe that holds nothing out
 
-Found = Literal["range", "still_falling_up", "still_falling_down", "flat", "nothing_learnt", "nothing_ran", "one_seed"]
+Found = Literal[
+    "range", "still_falling_up", "still_falling_down", "flat", "nothing_learnt", "nothing_ran", "one_seed", "unfinished"
+]
 """range: there is one; still_falling_…: the best is the highest or lowest that was tried; flat: no lr is ruled out;
 nothing_learnt: not even the best is shown to beat the untrained model; nothing_ran: no lr has all its trials; one_seed:
-no intervals."""
+no intervals; unfinished: an lr lacks trials and has not shown itself too high, so that it may be the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +88,7 @@ def lr_design(name: str, settings: Sequence[str], between: str | None, steps: in
         RecipeError, RunError: the recipe or the range is wrong.
     """
     recipe = load_recipe(name, settings)
+    _refuse_overridden(settings)
     short = [
         f"train.max_steps={steps}",
         "train.eval_every=0",
@@ -99,6 +109,13 @@ def lr_design(name: str, settings: Sequence[str], between: str | None, steps: in
     return make_design(name, [*settings, *short], [lrs], seeds=seeds)
 
 
+def _refuse_overridden(settings: Sequence[str]) -> None:
+    """An empty value asks for no more than what is done anyway."""
+    given = [key.strip() for key, _, value in (text.partition("=") for text in settings) if value.strip()]
+    if overridden := [key for key in given if key in _SET_HERE or key.startswith(("samples.", "capture."))]:
+        raise RunError("lab.find_lr_sets", keys=", ".join(dict.fromkeys(overridden)))
+
+
 def lrs_of(design: Design) -> list[float]:
     """The lr of each arm."""
     return [float(arm.settings[0].partition("=")[2]) for arm in design.arms]
@@ -112,6 +129,9 @@ def judge(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcome
     too_high = next(
         (lrs[index] for index in range(best + 1, len(lrs)) if is_ruined(design, index, outcomes)), None
     )  # fmt: skip
+    arms = comparison.arms
+    if any(not arm.is_whole and not is_ruined(design, index, outcomes) for index, arm in enumerate(arms)):
+        return LrRange(found="unfinished", best=lrs[best], too_high=too_high)
     if comparison.num_seeds == 1:
         return LrRange(found="one_seed", best=lrs[best], too_high=too_high)
     if not _beats_untrained(design, best, outcomes):

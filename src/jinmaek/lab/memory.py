@@ -17,7 +17,7 @@ _MARGIN = 1.1
 def trials_that_fit(first: Outcome, wanted: int) -> tuple[int, Problem]:
     """How many may run at a time, at most ``wanted``, and a message that says why."""
     free = free_gpu_bytes() if first.on_gpu else free_host_bytes()
-    if first.peak_bytes is None or not first.succeeded or free is None:
+    if first.peak_bytes is None or free is None:
         return 1, Problem("lab.jobs_unknown")
     each = first.peak_bytes * _MARGIN + (_CONTEXT_BYTES if first.on_gpu else 0)
     fit = max(1, min(wanted, int(free // each)))

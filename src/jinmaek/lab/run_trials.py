@@ -138,7 +138,7 @@ class SweepRun:
             outcome = self._death(trial, code)
         self._estimate.learn(trial, outcome)
         self._keep(trial, outcome, outcomes)
-        if self.measure_first:
+        if self.measure_first and (outcome.succeeded or (outcome.peak_bytes is not None and outcome.steps > 0)):
             self.measure_first = False
             self._slots, note = trials_that_fit(outcome, self.engine.slots)
             self.listener.on_note(note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jinmaek.config import Recipe
 from jinmaek.config.recipe import OptimSection
@@ -13,6 +13,7 @@ from jinmaek.core.errors import Problem
 STEPS, EPOCHS, SCHEDULE_STEPS = "train.max_steps", "train.epochs", "optim.schedule_steps"
 BATCH = ("train.batch_size", "train.batch_tokens", "train.accumulation")
 RANK, LR = "adapter.rank", "optim.lr"
+_HELD_BY = {STEPS: SCHEDULE_STEPS, **dict.fromkeys(BATCH, STEPS), RANK: "adapter.alpha", LR: "optim.weight_decay"}
 _NO_EFFECT = ("train.log_every", "train.checkpoint_every", "train.keep_checkpoints", "train.eval_every")
 _ROUNDING = ("model.attention", "model.activation_checkpointing", "train.deterministic")
 _SAMPLING = ("data.source", "data.subset", "data.split", "data.limit", "data.held_out")
@@ -20,7 +21,7 @@ _SAMPLING = ("data.source", "data.subset", "data.split", "data.limit", "data.hel
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What else changes with ``key``, and what ``--controlled`` does about it (``None``: nothing needed or known)."""
+    """What else changes with ``key``, and what ``--controlled`` does about it (``None``: it does nothing)."""
 
     key: str
     what: Problem
@@ -35,7 +36,9 @@ def side_effects(keys: Sequence[str], recipe: Recipe, arms: Sequence[Recipe]) ->
         recipe: the recipe as it stands.
         arms: the recipes of all arms, before anything is held still.
     """
-    return [_effect(key, recipe, arms) for key in keys]
+    given = {text.partition("=")[0] for arm in arms for text in control_settings(keys, recipe, arm, arms)}
+    effects = [_effect(key, recipe, arms) for key in keys]
+    return [effect if _HELD_BY.get(effect.key) in given else replace(effect, control=None) for effect in effects]
 
 
 def _effect(key: str, recipe: Recipe, arms: Sequence[Recipe]) -> Effect:

@@ -60,34 +60,40 @@ class SweepDirectory:
         """What a trial's process printed."""
         return self.path / "logs" / f"{number:03d}.log"
 
-    def create_or_check(self, design: Design, purpose: str) -> None:
-        """Write the plan, or see that the one which is there is the same; more seeds may be added to it.
+    def check(self, design: Design, purpose: str) -> None:
+        """See that the plan which is there, if one is, is the same; more seeds may be added to it.
 
         Raises:
             RunError: the folder holds another sweep (named: what differs), or something else.
+        """
+        if not self.plan_path.exists():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise RunError("lab.folder_taken", path=self.path)
+            return
+        planned, kept = describe(design, purpose), self.read_plan()
+        differs = [name for name in _IDENTITY if kept[name] != planned[name]]
+        differs += [name for name in _GROWING if kept[name] != planned[name][: len(kept[name])]]
+        if differs:
+            raise RunError("lab.other_sweep", path=self.path, differs=", ".join(differs))
+
+    def create_or_check(self, design: Design, purpose: str) -> None:
+        """Write the plan, after :meth:`check`, and make the folders.
+
+        Raises:
+            RunError: as :meth:`check`.
             StorageError: it cannot be written.
         """
-        planned = describe(design, purpose)
-        if self.plan_path.exists():
-            kept = self.read_plan()
-            differs = [name for name in _IDENTITY if kept.get(name) != planned[name]]
-            differs += [name for name in _GROWING if kept.get(name) != planned[name][: len(kept.get(name) or ())]]
-            if differs:
-                raise RunError("lab.other_sweep", path=self.path, differs=", ".join(differs))
-            write_json(self.plan_path, planned)
-            return
-        if self.path.exists() and any(self.path.iterdir()):
-            raise RunError("lab.folder_taken", path=self.path)
+        self.check(design, purpose)
         with storage(self.path):
             for folder in ("trials", "outcomes", "logs"):
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
-        write_json(self.plan_path, planned)
+        write_json(self.plan_path, describe(design, purpose))
 
     def read_plan(self) -> dict[str, Any]:
         """What ``sweep.json`` says.
 
         Raises:
-            RunError: there is none, or it is no JSON.
+            RunError: there is none, or it is no plan.
         """
         if not self.plan_path.is_file():
             raise RunError("lab.no_sweep", path=self.path)
@@ -95,6 +101,9 @@ class SweepDirectory:
             plan: dict[str, Any] = json.loads(self.plan_path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise RunError("run.unreadable", path=self.plan_path, error=error) from error
+        lacking = [key for key in (*_IDENTITY, *_GROWING) if not isinstance(plan, dict) or key not in plan]
+        if lacking:
+            raise RunError("run.unreadable", path=self.plan_path, error=f"no {', '.join(lacking)}")
         return plan
 
     def outcome(self, number: int) -> Outcome | None:

@@ -107,11 +107,13 @@ def _conclusion(comparison: Comparison, lang: Lang) -> Iterator[str]:
     assert comparison.lowest is not None
     arms, lowest = comparison.arms, comparison.arms[comparison.lowest]
     if sum(arm.is_whole for arm in arms) < 2:
+        yield say("lab.nothing_judged", lang)
         return
     if left_out := ", ".join(arm.name for arm in arms if not arm.is_whole):
         yield say("lab.not_judged", lang, arms=left_out)
     if comparison.num_seeds == 1:
-        yield say("lab.one_seed", lang, arm=lowest.name)
+        equal = sum(arm.is_whole and arm.mean == lowest.mean for arm in arms) > 1
+        yield say("lab.one_seed_equal" if equal else "lab.one_seed", lang, arm=lowest.name)
     elif not comparison.contenders:
         yield say("lab.lowest_alone", lang, arm=lowest.name, seeds=comparison.num_seeds)
     else:
@@ -153,6 +155,7 @@ def as_dict(design: Design, comparison: Comparison, outcomes: Mapping[int, Outco
         "comparable": comparison.comparable,
         "lowest": comparison.lowest,
         "not_separated_from_lowest": list(comparison.contenders),
+        "not_judged": [index for index, arm in enumerate(comparison.arms) if not arm.is_whole],
         "arms": [_arm_dict(arm) for arm in comparison.arms],
         "trials": [
             {"number": trial.number, "arm": trial.arm, "seed": trial.seed,

@@ -32,6 +32,7 @@ from jinmaek.lab.sweep_directory import SweepDirectory, write_json
 from jinmaek.pulse import RunResult, resume, train
 from jinmaek.store import RunDirectory, read_steps
 
+SAVE_SECONDS = 60.0
 LOOK_SECONDS = 0.3  # between looks at the stop file
 _TAIL_SHARE, _TAIL_LEAST = 0.1, 5
 
@@ -85,10 +86,18 @@ def _trained(directory: SweepDirectory, trial: int) -> Outcome:
     if not (run / "run.json").exists():
         planned = directory.read_plan()["trials"][trial - 1]
         return _outcome_of(train(recipe_from_dict(planned["recipe"]), run_dir=run, interrupted=interrupted))
+    _wait_until_free(RunDirectory(run))
     ends = RunDirectory(run).read_events("end")
     if ends and ends[-1]["end"] == "completed":  # killed between the run's end and its outcome
         return outcome_of(run, ends[-1])
     return _outcome_of(resume(run, interrupted=interrupted))
+
+
+def _wait_until_free(run: RunDirectory) -> None:
+    """The trial of a sweep that was killed saves and ends by itself, which takes a moment."""
+    until = time.monotonic() + SAVE_SECONDS
+    while run.is_busy() and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
 
 
 def _outcome_of(result: RunResult) -> Outcome:

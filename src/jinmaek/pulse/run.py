@@ -62,13 +62,14 @@ def train(
     listener = listener or RunListener()
     with _prepared(chosen, listener, base) as (session, determinism):
         directory = RunDirectory.create(path)
-        _check_room(session, path)
-        manifest = make_manifest(session, determinism)
-        directory.write_manifest(manifest)
-        _name_held_out(session, directory)
-        listener.on_ready(session, path)
-        _ask(session, directory, listener, trained=False)
-        return _run_to_end(session, directory, listener, interrupted, _alarms(manifest), first_step=1)
+        with directory.locked():
+            _check_room(session, path)
+            manifest = make_manifest(session, determinism)
+            directory.write_manifest(manifest)
+            _name_held_out(session, directory)
+            listener.on_ready(session, path)
+            _ask(session, directory, listener, trained=False)
+            return _run_to_end(session, directory, listener, interrupted, _alarms(manifest), first_step=1)
 
 
 def resume(
@@ -81,14 +82,19 @@ def resume(
     """Go on with a run from its last checkpoint, as if it had never stopped.
 
     Raises:
-        RunError: no such run, no checkpoint, already finished, or its data, order or base has changed.
+        RunError: no such run, no checkpoint, already finished, being trained now, or its data, order or base has
+            changed.
         JinmaekError: as for :func:`train`.
     """
     directory = RunDirectory.open(Path(run_dir))
+    with directory.locked():
+        return _resumed(directory, listener or RunListener(), interrupted, base)
+
+
+def _resumed(directory: RunDirectory, listener: RunListener, interrupted: Callable[[], bool], base: Any) -> RunResult:
     manifest = directory.read_manifest()
     if any(event["end"] == "completed" for event in directory.read_events("end")):
         raise RunError("run.complete", path=directory.path)
-    listener = listener or RunListener()
     with _prepared(recipe_from_dict(manifest["recipe"]), listener, base) as (session, _):
         check_same(manifest, session)
         kept = list_checkpoints(directory.checkpoints_path)

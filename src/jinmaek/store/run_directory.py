@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,33 @@ class RunDirectory:
         if not (path / "run.json").is_file():
             raise RunError("run.not_found", path=path)
         return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other process trains this run: two would write their steps among each other's.
+
+        Raises:
+            RunError: one does.
+            StorageError: the folder cannot be written to.
+        """
+        with storage(self.path):
+            file = (self.path / ".lock").open("w", encoding="utf-8")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError("run.busy", path=self.path) from error
+            except OSError:  # a file system without locks
+                pass
+            yield
+
+    def is_busy(self) -> bool:
+        """Whether a process trains this run now."""
+        try:
+            with self.locked():
+                return False
+        except RunError:
+            return True
 
     @property
     def steps_path(self) -> Path:

@@ -17,7 +17,7 @@ from jinmaek.ingest.follow import Follower
 from jinmaek.ingest.jinmaek_run import record_of
 from jinmaek.report.page.gather import read_events
 
-DEEPEST = 3
+DEEPEST = 4  # sweeps/NAME/trials/001
 MOST_RUNS = 2000
 _TAIL = 1 << 16  # bytes of steps.jsonl in which its last step is looked for
 
