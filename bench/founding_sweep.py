@@ -92,7 +92,7 @@ def conclusion(result: dict[str, Any]) -> str:
     """Lowest arm of those that have all their trials, and those it is not told from."""
     if result["lowest"] is None:
         return "No arm has all its trials."
-    partial = [arm["name"] for arm in result["arms"] if len(arm["losses"]) < arm["num_trials"]]
+    partial = [result["arms"][index]["name"] for index in result["not_judged"]]
     names = [result["arms"][index]["name"] for index in (result["lowest"], *result["not_separated_from_lowest"])]
     rest = f"; not told from it: {', '.join(names[1:])}" if names[1:] else "; every other arm is ruled out as the best"
     judged = f"Not judged, trials are missing: {', '.join(partial)}. " if partial else ""

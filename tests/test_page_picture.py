@@ -58,7 +58,9 @@ def test_every_chart_of_odd_runs_can_be_drawn(tmp_path):
         ]
     )
     for chart in ("loss", "grad_norm", "lr", "loss_scale", "update_ratio", "speed"):
-        picture.draw_picture(runs, chart, tmp_path / f"{chart}.svg", "svg", "en")
+        path = tmp_path / f"{chart}.svg"
+        picture.draw_picture(runs, chart, path, "svg", "en")
+        assert path.read_text("utf-8").rstrip().endswith("</svg>")
 
 
 def test_curves_keep_what_was_seen(tmp_path):

@@ -90,7 +90,7 @@ def find_lr(design: Design, directory: SweepDirectory, options: SweepOptions, la
 def _print(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcome], found: LrRange, lang: Lang) -> None:
     console = Console(highlight=False)
     before = [outcome.held_out_before for outcome in outcomes.values() if outcome.held_out_before is not None]
-    dots = [_dot(design, comparison, outcomes, index, lang) for index in range(len(design.arms))]
+    dots = [_dot(design, comparison, outcomes, found, index, lang) for index in range(len(design.arms))]
     console.print()
     for text in draw_dots(dots, max(20, min(console.width, 100) - 48), max(before, default=None)):
         console.print(text, markup=False, soft_wrap=True)
@@ -108,15 +108,16 @@ def _print(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcom
         console.print(say("lab.lr_short_runs", lang), markup=False, soft_wrap=True)
 
 
-def _dot(design: Design, comparison: Comparison, outcomes: Mapping[int, Outcome], index: int, lang: Lang) -> Dot:
+def _dot(
+    design: Design, comparison: Comparison, outcomes: Mapping[int, Outcome], found: LrRange, index: int, lang: Lang
+) -> Dot:
     arm, lr = comparison.arms[index], lrs_of(design)[index]
     if arm.mean is None:
         note = say("lab.lr_failed" if arm.num_failed else "lab.lr_not_run", lang)
     else:
         note = f"{arm.mean:.3f}" + ("" if arm.half_width is None else f" ± {arm.half_width:.3f}")
         note += f"  ({arm.num_failed} ✗)" if arm.num_failed else ""
-    whole = all(each.is_whole or is_ruined(design, place, outcomes) for place, each in enumerate(comparison.arms))
-    if whole and comparison.num_seeds > 1 and index == comparison.lowest:
+    if found.found != "unfinished" and comparison.num_seeds > 1 and index == comparison.lowest:
         note += "  " + say("lab.lr_lowest", lang)
     elif arm.mean is not None and is_ruined(design, index, outcomes):
         note += "  " + say("lab.lr_ruined", lang)

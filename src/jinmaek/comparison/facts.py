@@ -117,7 +117,7 @@ def _lr_cause(first: Run, other: Run) -> tuple[LrCause | None, tuple[Any, Any]]:
     peaks = _peaks(first, other)
     if peaks is not None and abs(peaks[0] - peaks[1]) > _SEEN * peaks[0]:
         return "peak_lr", peaks
-    moving = "constant" not in (first.facts.schedule, other.facts.schedule) and not (one.constant_lr or two.constant_lr)
+    moving = not (one.constant_lr or two.constant_lr)
     if moving and one.schedule_steps and two.schedule_steps and one.schedule_steps != two.schedule_steps:
         return "schedule_steps", (one.schedule_steps, two.schedule_steps)
     return None, (None, None)

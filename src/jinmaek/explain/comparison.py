@@ -20,7 +20,7 @@ from jinmaek.core.comparison import (
 )
 from jinmaek.core.text import Lang, say
 from jinmaek.explain.comparison_split import tell_split
-from jinmaek.explain.comparison_words import fact_name, interval_words, is_recorded, size
+from jinmaek.explain.comparison_words import differs, fact_name, interval_words, is_recorded, size
 from jinmaek.explain.limits import ToldLimits, tell_limits
 from jinmaek.explain.telling import title
 from jinmaek.explain.verdict_words import listed, number, printable
@@ -163,8 +163,7 @@ def _headline(pair: Pair, comparison: Comparison, names: Mapping[str, str], lang
 
 
 def _same(pair: Pair, lang: Lang) -> Iterator[str]:
-    other_data = any(fact.name == "data" and fact.state == "differs" for fact in pair.facts)
-    if pair.order_differs_at is None and is_recorded(pair, "order") and not other_data:
+    if pair.order_differs_at is None and is_recorded(pair, "order") and not differs(pair, "data"):
         yield say("compare.fact_examples", lang)
     if pair.lr is None and pair.lr_recorded:
         yield say("compare.fact_lr", lang)

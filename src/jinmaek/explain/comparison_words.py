@@ -44,6 +44,11 @@ def fact_name(name: str, lang: Lang) -> str:
     return say(key, lang) if key in catalogue() else printable(name)
 
 
+def differs(pair: Pair, name: str) -> bool:
+    """Whether they say other things of it."""
+    return any(fact.name == name and fact.state == "differs" for fact in pair.facts)
+
+
 def is_recorded(pair: Pair, name: str) -> bool:
     """Whether both runs say it."""
     return any(fact.name == name and fact.state != "unknown" for fact in pair.facts)
